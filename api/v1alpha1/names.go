@@ -9,6 +9,9 @@ const (
 	TakenAnnotation = "metald.io/taken"
 	// NoTPMAnnotation on a BareMetalHost exempts it from TPM proof; its value is the reason, shown in status and audit.
 	NoTPMAnnotation = "metald.io/no-tpm"
+	// BMCCertificateAnnotation on a BareMetalHost is the sha256 (hex) of the one BMC certificate a person accepts: given at
+	// import it is demanded on first contact, changed later it replaces the pin.
+	BMCCertificateAnnotation = "metald.io/bmc-certificate-sha256"
 	// PausedAnnotation is Metal3's: it stops all work on a host.
 	PausedAnnotation = "baremetalhost.metal3.io/paused"
 
