@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package inventory is what metald knows: versioned objects, watches on them, and raw records, in one file.
+//
+// Facts go up into it and orders come down out of it; rooms meet nowhere else. The users' door reads and writes it through
+// apiserver's stock etcd3 store, over the client that Store.Etcd returns. The mind and the agents' door use Objects, which
+// is the same store over the same keys with the same JSON, without HTTP between: a watch sees both. What must hold for both
+// ways (durability, versions, one history) therefore lives here.
+//
+// The package must not know what a host goes through: no states, no policy, no validation of wishes. It opens one file in
+// the directory it is given, and nothing else.
+//
+// Start reading at Store, then Objects; package engine below it keeps the keys.
+package inventory

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"go.etcd.io/bbolt"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// A batch is closed at so many requests or bytes, so that one commit stays short.
+const (
+	maxBatch      = 1024
+	maxBatchBytes = 8 << 20
+)
+
+// request is one transaction on its way to the file. apply runs in the committer; the error it returns refuses this
+// request alone, and then it must have written nothing.
+type request struct {
+	apply func(b *batch) error
+	size  int
+	err   error
+	done  chan error
+}
+
+// batch is one bbolt transaction and what is to be done once it is on disk.
+type batch struct {
+	tx     *bbolt.Tx
+	rev    int64 // the newest revision, with those of this batch
+	events []*mvccpb.Event
+	dirty  bool
+	after  []func() // changes of what is kept in memory
+	broken error    // a write that should have worked: nothing of the batch may be kept
+}
+
+func (b *batch) put(bucket *bbolt.Bucket, key, value []byte) {
+	b.dirty = true
+	if err := bucket.Put(key, value); err != nil && b.broken == nil {
+		b.broken = fmt.Errorf("writing key %q: %w", key, err)
+	}
+}
+
+func (b *batch) remove(bucket *bbolt.Bucket, key []byte) {
+	b.dirty = true
+	if err := bucket.Delete(key); err != nil && b.broken == nil {
+		b.broken = fmt.Errorf("removing key %q: %w", key, err)
+	}
+}
+
+// submit runs apply in the committer and returns when its effect is durable. If ctx ends first, whether it took effect is
+// not known.
+func (e *Engine) submit(ctx context.Context, size int, apply func(b *batch) error) error {
+	r := &request{apply: apply, size: size, done: make(chan error, 1)}
+	select {
+	case <-e.stop:
+		return ErrClosed
+	default:
+	}
+	select {
+	case e.queue <- r:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.stop:
+		return ErrClosed
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.dead:
+	}
+	// The committer has ended; it may have answered just before.
+	select {
+	case err := <-r.done:
+		return err
+	default:
+		return ErrClosed
+	}
+}
+
+func (e *Engine) commitLoop() {
+	defer e.wg.Done()
+	defer close(e.dead)
+	for {
+		select {
+		case r := <-e.queue:
+			e.commit(e.gather(r))
+		case <-e.stop:
+			for {
+				select {
+				case r := <-e.queue:
+					e.commit(e.gather(r))
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+// gather takes what waits beside first. There is no delay: while one batch is being written the next one fills.
+func (e *Engine) gather(first *request) []*request {
+	requests, size := []*request{first}, first.size
+	for len(requests) < maxBatch && size < maxBatchBytes {
+		select {
+		case r := <-e.queue:
+			requests = append(requests, r)
+			size += r.size
+		default:
+			return requests
+		}
+	}
+	return requests
+}
+
+// commit makes one batch durable, publishes its events and answers its requests.
+func (e *Engine) commit(requests []*request) {
+	b, err := e.write(requests)
+	if err == nil {
+		e.publish(b)
+	}
+	for _, r := range requests {
+		if err != nil {
+			r.err = err
+		}
+		r.done <- r.err
+	}
+}
+
+func (e *Engine) write(requests []*request) (*batch, error) {
+	if e.broken != nil {
+		return nil, fmt.Errorf("%w: %w", ErrClosed, e.broken)
+	}
+	tx, err := e.db.Begin(true)
+	if err != nil {
+		return nil, e.fail(fmt.Errorf("beginning a commit: %w", err))
+	}
+	b := &batch{tx: tx, rev: revisionOf(tx)}
+	first := b.rev
+	for _, r := range requests {
+		r.err = r.apply(b)
+	}
+	if b.rev != first {
+		b.put(tx.Bucket(metaBucket), revisionKey, numberBytes(b.rev))
+	}
+	if b.broken != nil {
+		tx.Rollback() //nolint:errcheck // the first error counts
+		return nil, e.fail(b.broken)
+	}
+	if !b.dirty {
+		return b, tx.Rollback()
+	}
+	if err := tx.Commit(); err != nil {
+		if full(err) {
+			e.logger.Warn("inventory has no room on its disk", "err", err)
+			return nil, fmt.Errorf("%w: %w", ErrFull, err)
+		}
+		return nil, e.fail(fmt.Errorf("committing: %w", err))
+	}
+	return b, nil
+}
+
+// fail takes the engine out of service: after a failed fsync the kernel may show pages that the disk does not hold.
+func (e *Engine) fail(err error) error {
+	e.broken = err
+	e.logger.Error("inventory stopped on an I/O error", "err", err)
+	select {
+	case e.fatal <- err:
+	default:
+	}
+	e.halt()
+	return fmt.Errorf("%w: %w", ErrClosed, err)
+}
+
+// full tells a write that found no room, which changed nothing, from one whose outcome is unknown. A failed fsync is never
+// "full": delayed allocation reports there what it lost.
+func full(err error) bool {
+	noRoom := func(err error) bool {
+		return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+	}
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return strings.HasPrefix(pathErr.Op, "write") && noRoom(pathErr.Err)
+	}
+	// bbolt grows the file before it writes, and keeps only the text of that error.
+	text := err.Error()
+	if !strings.Contains(text, "file resize error") {
+		return false
+	}
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+		if strings.Contains(text, errno.Error()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *Engine) publish(b *batch) {
+	for _, fn := range b.after {
+		fn()
+	}
+	if len(b.events) == 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.past.add(b.events)
+	e.rev = b.rev
+	e.wake()
+}
+
+// wake tells everyone who waits on changed. The caller holds mu.
+func (e *Engine) wake() {
+	close(e.changed)
+	e.changed = make(chan struct{})
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// schemaVersion is the version of the file's layout. A file of a newer one is refused; an older one is migrated in Open,
+// once there is an older one.
+const schemaVersion = 1
+
+// The file's buckets. The records' bucket holds one nested bucket for each name given to Records.
+var (
+	metaBucket    = []byte("meta")
+	keysBucket    = []byte("keys")
+	leasesBucket  = []byte("leases")    // id -> lease
+	attachments   = []byte("leasekeys") // id and key -> nothing
+	recordsBucket = []byte("records")
+
+	schemaKey   = []byte("schema")
+	revisionKey = []byte("revision")
+)
+
+// mmapSize is how much address space the file gets at once. Within it the file grows without waiting for readers to
+// finish. It is address space, not memory.
+const mmapSize = 256 << 20
+
+var (
+	// ErrClosed is the answer of an engine that was closed or has met an I/O error.
+	ErrClosed = errors.New("inventory is closed")
+	// ErrFull is the answer to a write that found no room on the disk. Nothing was changed; reads go on, and so do writes
+	// as soon as there is room.
+	ErrFull = errors.New("no space left for the inventory")
+	// ErrNewerSchema is wrapped by Open's error for a file that a newer version has written.
+	ErrNewerSchema = errors.New("file was written by a newer version")
+)
+
+// Options are Open's.
+type Options struct {
+	Logger *slog.Logger
+	// Now gives the times that are stored. Deadlines within a run use the monotonic clock.
+	Now func() time.Time
+	// NoSync skips fsync: for tests only.
+	NoSync bool
+	// History bounds the events kept in memory, in bytes; 0 is 16 MiB.
+	History int
+	// ProgressInterval is how often an idle watch that asked for it is told the current revision; 0 is 5 seconds.
+	ProgressInterval time.Duration
+	// OpenFile opens the file; nil is os.OpenFile. Tests put a file here whose descriptor they spoil.
+	OpenFile func(string, int, os.FileMode) (*os.File, error)
+}
+
+// Engine is an open file. Its methods may be called from any goroutine.
+type Engine struct {
+	db     *bbolt.DB
+	logger *slog.Logger
+	now    func() time.Time
+
+	client           *clientv3.Client
+	progressInterval time.Duration
+
+	queue  chan *request
+	stop   chan struct{} // closed by Close, and by an I/O error
+	dead   chan struct{} // closed when the committer has ended
+	broken error         // the committer's alone: why it takes no more
+	once   sync.Once
+	fatal  chan error
+	wg     sync.WaitGroup // the committer and the reaper
+	leases *leaseTable
+
+	mu      sync.RWMutex  // guards what follows
+	rev     int64         // the newest published revision
+	past    history       // the events up to rev
+	changed chan struct{} // closed and replaced when rev moves or progress is asked for
+	asked   int64         // how often progress was asked for
+}
+
+// Open opens or makes the file at path. The caller keeps other processes away from it.
+func Open(path string, o Options) (*Engine, error) {
+	if o.History == 0 {
+		o.History = 16 << 20
+	}
+	if o.ProgressInterval == 0 {
+		o.ProgressInterval = 5 * time.Second
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout: time.Second,
+		NoSync:  o.NoSync,
+		// The list of free pages is rebuilt at start (milliseconds at our size) instead of written at each commit.
+		NoFreelistSync:  true,
+		FreelistType:    bbolt.FreelistMapType,
+		InitialMmapSize: mmapSize,
+		OpenFile:        o.OpenFile,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	e := &Engine{
+		db:               db,
+		logger:           o.Logger,
+		now:              o.Now,
+		progressInterval: o.ProgressInterval,
+		queue:            make(chan *request, maxBatch),
+		stop:             make(chan struct{}),
+		dead:             make(chan struct{}),
+		fatal:            make(chan error, 1),
+		changed:          make(chan struct{}),
+	}
+	if err := e.load(); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	e.past = history{compacted: e.rev, limit: o.History}
+	e.client = e.newClient()
+	e.wg.Add(2)
+	go e.commitLoop()
+	go e.reapLoop()
+	return e, nil
+}
+
+// load makes the buckets of a new file, checks the schema and reads what is kept in memory.
+func (e *Engine) load() error {
+	err := e.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{metaBucket, keysBucket, leasesBucket, attachments, recordsBucket} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return fmt.Errorf("making bucket %s: %w", name, err)
+			}
+		}
+		meta := tx.Bucket(metaBucket)
+		schema := number(meta.Get(schemaKey))
+		if schema > schemaVersion {
+			return fmt.Errorf("reading schema %d, this version knows up to %d: %w", schema, schemaVersion, ErrNewerSchema)
+		}
+		if schema == schemaVersion {
+			return nil
+		}
+		// Revision 1 is an empty store, as etcd has it: 0 means "no revision" to every client.
+		if err := meta.Put(revisionKey, numberBytes(1)); err != nil {
+			return err
+		}
+		return meta.Put(schemaKey, numberBytes(schemaVersion))
+	})
+	if err != nil {
+		return err
+	}
+	return e.db.View(func(tx *bbolt.Tx) error {
+		e.rev = revisionOf(tx)
+		var err error
+		e.leases, err = loadLeases(tx, e.now())
+		return err
+	})
+}
+
+// Client returns an etcd client whose every call is answered by this engine. It never dials.
+func (e *Engine) Client() *clientv3.Client { return e.client }
+
+// Fatal yields the I/O error after which nothing more is acknowledged. What was acknowledged before is safe; what the disk
+// now holds beyond that is not known, so the process must end and start again.
+func (e *Engine) Fatal() <-chan error { return e.fatal }
+
+// Close waits for the writes that were accepted, ends all watches and closes the file.
+func (e *Engine) Close() error {
+	e.halt()
+	e.wg.Wait()
+	e.client.Close()
+	if err := e.db.Close(); err != nil {
+		return fmt.Errorf("closing the inventory: %w", err)
+	}
+	return nil
+}
+
+func (e *Engine) halt() { e.once.Do(func() { close(e.stop) }) }
+
+// view runs fn on a snapshot of what is committed.
+func (e *Engine) view(fn func(tx *bbolt.Tx) error) error {
+	tx, err := e.db.Begin(false)
+	if err != nil {
+		return ErrClosed
+	}
+	defer tx.Rollback() //nolint:errcheck // a read transaction has nothing to lose
+	return fn(tx)
+}
+
+// await waits until the events of all revisions up to rev are published. A commit is visible to readers of the file a
+// moment before its events are.
+func (e *Engine) await(ctx context.Context, rev int64) error {
+	for {
+		e.mu.RLock()
+		published, changed := e.rev, e.changed
+		e.mu.RUnlock()
+		if published >= rev {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.stop:
+			return ErrClosed
+		}
+	}
+}
+
+func revisionOf(tx *bbolt.Tx) int64 { return number(tx.Bucket(metaBucket).Get(revisionKey)) }
+
+func number(b []byte) int64 {
+	if len(b) != 8 {
+		return 0
+	}
+	return int64(binary.BigEndian.Uint64(b))
+}
+
+func numberBytes(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// maxTTL is etcd's, in seconds.
+const maxTTL = 9_000_000_000
+
+// leaseTable is what is known of the leases in memory: when each ends. Which keys hang on a lease stands in the file.
+type leaseTable struct {
+	mu     sync.Mutex
+	leases map[int64]lease
+	moved  chan struct{} // has room for one: the earliest end may have changed
+}
+
+type lease struct {
+	ttl int64     // seconds, as granted
+	end time.Time // with the monotonic clock's reading
+}
+
+func loadLeases(tx *bbolt.Tx, now time.Time) (*leaseTable, error) {
+	t := &leaseTable{leases: map[int64]lease{}, moved: make(chan struct{}, 1)}
+	err := tx.Bucket(leasesBucket).ForEach(func(key, row []byte) error {
+		if len(key) != 8 || len(row) != 16 {
+			return fmt.Errorf("reading lease %x: bad length", key)
+		}
+		ttl := time.Duration(number(row[:8])) * time.Second
+		left := time.Unix(0, number(row[8:])).Sub(now)
+		// The wall clock may have been set while we were away: nothing lives longer than it was granted, and what seems
+		// long dead gets a minute, in which a person or NTP may mend the clock.
+		left = min(max(left, min(ttl, time.Minute)), ttl)
+		t.leases[number(key)] = lease{ttl: number(row[:8]), end: time.Now().Add(left)}
+		return nil
+	})
+	return t, err
+}
+
+func (t *leaseTable) set(id int64, l lease) {
+	t.mu.Lock()
+	t.leases[id] = l
+	t.mu.Unlock()
+	select {
+	case t.moved <- struct{}{}:
+	default:
+	}
+}
+
+func (t *leaseTable) drop(id int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.leases, id)
+}
+
+func (t *leaseTable) lease(id int64) (lease, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l, ok := t.leases[id]
+	return l, ok
+}
+
+// due returns the leases that have ended and how long until the next one does; -1 where there is none.
+func (t *leaseTable) due(now time.Time) (ended []int64, next time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next = -1
+	for id, l := range t.leases {
+		left := l.end.Sub(now)
+		switch {
+		case left <= 0:
+			ended = append(ended, id)
+		case next < 0 || left < next:
+			next = left
+		}
+	}
+	slices.Sort(ended)
+	return ended, next
+}
+
+// reapLoop revokes leases when they end.
+func (e *Engine) reapLoop() {
+	defer e.wg.Done()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-e.leases.moved:
+		case <-e.stop:
+			return
+		}
+		ended, next := e.leases.due(time.Now())
+		for _, id := range ended {
+			if err := e.revoke(context.Background(), id); err != nil && err != rpctypes.ErrGRPCLeaseNotFound {
+				e.logger.Warn("removing expired keys", "err", err)
+				next = time.Second
+			}
+		}
+		if next >= 0 {
+			timer.Reset(next)
+		}
+	}
+}
+
+// attachment is the row that hangs key on a lease.
+func attachment(id int64, key []byte) []byte {
+	return append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(key)), uint64(id)), key...)
+}
+
+func (e *Engine) grant(ctx context.Context, ttl int64) (int64, error) {
+	if ttl > maxTTL {
+		return 0, rpctypes.ErrGRPCLeaseTTLTooLarge
+	}
+	ttl = max(ttl, 1)
+	id := rand.Int64N(1<<62) + 1
+	return id, e.extend(ctx, id, ttl)
+}
+
+// extend writes a lease that lasts ttl seconds from now.
+func (e *Engine) extend(ctx context.Context, id, ttl int64) error {
+	return e.submit(ctx, 24, func(b *batch) error {
+		life := time.Duration(ttl) * time.Second
+		b.put(b.tx.Bucket(leasesBucket), numberBytes(id), append(numberBytes(ttl), numberBytes(e.now().Add(life).UnixNano())...))
+		b.after = append(b.after, func() { e.leases.set(id, lease{ttl: ttl, end: time.Now().Add(life)}) })
+		return nil
+	})
+}
+
+func (e *Engine) renew(ctx context.Context, id int64) (int64, error) {
+	l, ok := e.leases.lease(id)
+	if !ok {
+		return 0, rpctypes.ErrGRPCLeaseNotFound
+	}
+	return l.ttl, e.extend(ctx, id, l.ttl)
+}
+
+// revoke removes a lease and its keys, all at one revision.
+func (e *Engine) revoke(ctx context.Context, id int64) error {
+	return e.submit(ctx, 0, func(b *batch) error {
+		if b.tx.Bucket(leasesBucket).Get(numberBytes(id)) == nil {
+			return rpctypes.ErrGRPCLeaseNotFound
+		}
+		keys := attached(b.tx, id)
+		for _, key := range keys {
+			kv, err := lookup(b.tx, key)
+			if err != nil {
+				b.broken = err
+				return err
+			}
+			if kv != nil {
+				b.delete(kv, b.rev+1)
+			}
+		}
+		if len(keys) > 0 {
+			b.rev++
+		}
+		b.remove(b.tx.Bucket(leasesBucket), numberBytes(id))
+		b.after = append(b.after, func() { e.leases.drop(id) })
+		return nil
+	})
+}
+
+func attached(tx *bbolt.Tx, id int64) [][]byte {
+	var keys [][]byte
+	prefix := numberBytes(id)
+	cursor := tx.Bucket(attachments).Cursor()
+	for row, _ := cursor.Seek(prefix); bytes.HasPrefix(row, prefix); row, _ = cursor.Next() {
+		keys = append(keys, bytes.Clone(row[len(prefix):]))
+	}
+	return keys
+}
+
+// lessor is the client's way to the leases.
+type lessor struct{ e *Engine }
+
+func (l lessor) Grant(ctx context.Context, ttl int64) (*clientv3.LeaseGrantResponse, error) {
+	id, err := l.e.grant(ctx, ttl)
+	if err != nil {
+		return nil, clientv3.ContextError(ctx, wireError(err))
+	}
+	granted, _ := l.e.leases.lease(id)
+	return &clientv3.LeaseGrantResponse{ResponseHeader: l.e.header(), ID: clientv3.LeaseID(id), TTL: granted.ttl}, nil
+}
+
+func (l lessor) Revoke(ctx context.Context, id clientv3.LeaseID) (*clientv3.LeaseRevokeResponse, error) {
+	if err := l.e.revoke(ctx, int64(id)); err != nil {
+		return nil, clientv3.ContextError(ctx, wireError(err))
+	}
+	return (*clientv3.LeaseRevokeResponse)(&pb.LeaseRevokeResponse{Header: l.e.header()}), nil
+}
+
+func (l lessor) TimeToLive(_ context.Context, id clientv3.LeaseID, _ ...clientv3.LeaseOption) (*clientv3.LeaseTimeToLiveResponse, error) {
+	resp := &clientv3.LeaseTimeToLiveResponse{ResponseHeader: l.e.header(), ID: id, TTL: -1}
+	known, ok := l.e.leases.lease(int64(id))
+	if !ok {
+		return resp, nil
+	}
+	resp.TTL, resp.GrantedTTL = int64(max(time.Until(known.end), 0)/time.Second), known.ttl
+	// The keys are few and cheap to read: they are always told.
+	err := l.e.view(func(tx *bbolt.Tx) error {
+		resp.Keys = attached(tx, int64(id))
+		return nil
+	})
+	return resp, err
+}
+
+func (l lessor) Leases(context.Context) (*clientv3.LeaseLeasesResponse, error) {
+	t := l.e.leases
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	resp := &clientv3.LeaseLeasesResponse{ResponseHeader: l.e.header()}
+	for id := range t.leases {
+		resp.Leases = append(resp.Leases, clientv3.LeaseStatus{ID: clientv3.LeaseID(id)})
+	}
+	return resp, nil
+}
+
+func (l lessor) KeepAliveOnce(ctx context.Context, id clientv3.LeaseID) (*clientv3.LeaseKeepAliveResponse, error) {
+	ttl, err := l.e.renew(ctx, int64(id))
+	if err != nil {
+		return nil, clientv3.ContextError(ctx, wireError(err))
+	}
+	return &clientv3.LeaseKeepAliveResponse{ResponseHeader: l.e.header(), ID: id, TTL: ttl}, nil
+}
+
+// KeepAlive renews at a third of the lease's life until ctx ends or the lease is gone.
+func (l lessor) KeepAlive(ctx context.Context, id clientv3.LeaseID) (<-chan *clientv3.LeaseKeepAliveResponse, error) {
+	first, err := l.KeepAliveOnce(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	answers := make(chan *clientv3.LeaseKeepAliveResponse, clientv3.LeaseResponseChSize)
+	answers <- first
+	go func() {
+		defer close(answers)
+		tick := time.NewTicker(time.Duration(first.TTL) * time.Second / 3)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			case <-l.e.stop:
+				return
+			}
+			answer, err := l.KeepAliveOnce(ctx, id)
+			if err != nil {
+				return
+			}
+			select {
+			case answers <- answer:
+			default: // a reader that does not read loses answers, not its lease
+			}
+		}
+	}()
+	return answers, nil
+}
+
+func (l lessor) Close() error { return nil }

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// headerSize is the length of what stands before a value in the file: create revision, mod revision, version and lease, 8
+// bytes each, big endian.
+const headerSize = 32
+
+func encodeRow(kv *mvccpb.KeyValue) []byte {
+	b := make([]byte, 0, headerSize+len(kv.Value))
+	b = binary.BigEndian.AppendUint64(b, uint64(kv.CreateRevision))
+	b = binary.BigEndian.AppendUint64(b, uint64(kv.ModRevision))
+	b = binary.BigEndian.AppendUint64(b, uint64(kv.Version))
+	b = binary.BigEndian.AppendUint64(b, uint64(kv.Lease))
+	return append(b, kv.Value...)
+}
+
+// decodeRow copies out of the file's memory, which is only there during the transaction.
+func decodeRow(key, row []byte, withValue bool) (*mvccpb.KeyValue, error) {
+	if len(row) < headerSize {
+		return nil, fmt.Errorf("reading key %q: row of %d bytes is too short", key, len(row))
+	}
+	kv := &mvccpb.KeyValue{
+		Key:            bytes.Clone(key),
+		CreateRevision: int64(binary.BigEndian.Uint64(row)),
+		ModRevision:    int64(binary.BigEndian.Uint64(row[8:])),
+		Version:        int64(binary.BigEndian.Uint64(row[16:])),
+		Lease:          int64(binary.BigEndian.Uint64(row[24:])),
+	}
+	if withValue {
+		kv.Value = bytes.Clone(row[headerSize:])
+	}
+	return kv, nil
+}
+
+// rowLease reads the lease alone.
+func rowLease(row []byte) int64 {
+	if len(row) < headerSize {
+		return 0
+	}
+	return int64(binary.BigEndian.Uint64(row[24:]))
+}
+
+// lookup returns nil where the key is not there.
+func lookup(tx *bbolt.Tx, key []byte) (*mvccpb.KeyValue, error) {
+	row := tx.Bucket(keysBucket).Get(key)
+	if row == nil {
+		return nil, nil
+	}
+	return decodeRow(key, row, true)
+}
