@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/kubernetes"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/cacher"
+	"k8s.io/apiserver/pkg/storage/etcd3"
+	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
+	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
+	"k8s.io/client-go/tools/cache"
+)
+
+// storagePrefix is where every API object's key begins; the inventory's direct way uses the same keys.
+const storagePrefix = "/registry"
+
+// coreGroup stands for the group of core/v1 in keys, which has no name of its own: without it a key would hold an empty
+// segment.
+const coreGroup = "core"
+
+// backend makes the stock store for each resource over one client that is already connected. The library's own factory
+// dials an etcd by address; there is none to dial here.
+type backend struct {
+	client *kubernetes.Client
+	codec  runtime.Codec
+}
+
+// newBackend builds a backend whose objects go through codec, unless a resource brings its own.
+func newBackend(client *clientv3.Client, codec runtime.Codec) *backend {
+	k := &kubernetes.Client{Client: client}
+	k.Kubernetes = k
+	return &backend{client: k, codec: codec}
+}
+
+// GetRESTOptions implements generic.RESTOptionsGetter. The server for custom resources changes the configuration it
+// gets, so each call makes a new one.
+func (b *backend) GetRESTOptions(resource schema.GroupResource, _ runtime.Object) (generic.RESTOptions, error) {
+	config := storagebackend.NewDefaultConfig(storagePrefix, b.codec)
+	return generic.RESTOptions{
+		StorageConfig:           config.ForResource(resource),
+		Decorator:               b.decorate,
+		DeleteCollectionWorkers: 1,
+		ResourcePrefix:          resourcePrefix(resource),
+	}, nil
+}
+
+// resourcePrefix is the part of a resource's keys below storagePrefix.
+func resourcePrefix(resource schema.GroupResource) string {
+	group := resource.Group
+	if group == "" {
+		group = coreGroup
+	}
+	return group + "/" + resource.Resource
+}
+
+// decorate implements generic.StorageDecorator: the stock store with the stock watch cache before it.
+func (b *backend) decorate(
+	config *storagebackend.ConfigForResource,
+	prefix string,
+	key func(runtime.Object) (string, error),
+	newObject, newList func() runtime.Object,
+	attributes storage.AttrFunc,
+	triggers storage.IndexerFuncs,
+	indexers *cache.Indexers,
+) (storage.Interface, factory.DestroyFunc, error) {
+	versioner := storage.APIObjectVersioner{}
+	// No compactor: the inventory bounds its own history.
+	store, err := etcd3.New(b.client, nil, config.Codec, newObject, newList, config.Prefix, prefix, config.GroupResource,
+		identity.NewEncryptCheckTransformer(), config.LeaseManagerConfig,
+		etcd3.NewDefaultDecoder(config.Codec, versioner), versioner)
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening the store of %s: %w", config.GroupResource, err)
+	}
+	front, err := cacher.NewCacherFromConfig(cacher.Config{
+		Storage:             store,
+		Versioner:           versioner,
+		GroupResource:       config.GroupResource,
+		EventsHistoryWindow: config.EventsHistoryWindow,
+		ResourcePrefix:      prefix,
+		KeyFunc:             key,
+		NewFunc:             newObject,
+		NewListFunc:         newList,
+		GetAttrsFunc:        attributes,
+		IndexerFuncs:        triggers,
+		Indexers:            indexers,
+		Codec:               config.Codec,
+	})
+	if err != nil {
+		store.Close()
+		return nil, nil, fmt.Errorf("opening the watch cache of %s: %w", config.GroupResource, err)
+	}
+	delegator := cacher.NewCacheDelegator(front, store)
+	var once sync.Once // a resource and its subresources share one store, and each of them destroys it
+	return delegator, func() {
+		once.Do(func() {
+			delegator.Stop()
+			front.Stop()
+			store.Close()
+		})
+	}, nil
+}
+
+// canonical encodes an object as JSON with sorted keys and without nulls: the form that the inventory's direct way
+// writes too. Otherwise an update that changes nothing would still change bytes, and so raise the object's version.
+type canonical struct{}
+
+// Identifier implements runtime.Encoder.
+func (canonical) Identifier() runtime.Identifier { return "metald-canonical-json" }
+
+// Encode implements runtime.Encoder.
+func (canonical) Encode(object runtime.Object, w io.Writer) error {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+	if err != nil {
+		return fmt.Errorf("reading the fields of a %T: %w", object, err)
+	}
+	dropNulls(fields)
+	var out bytes.Buffer
+	if err := unstructured.UnstructuredJSONScheme.Encode(&unstructured.Unstructured{Object: fields}, &out); err != nil {
+		return fmt.Errorf("encoding a %T: %w", object, err)
+	}
+	_, err = w.Write(out.Bytes())
+	return err
+}
+
+func dropNulls(value any) {
+	switch value := value.(type) {
+	case map[string]any:
+		for key, child := range value {
+			if child == nil {
+				delete(value, key)
+				continue
+			}
+			dropNulls(child)
+		}
+	case []any:
+		for _, child := range value {
+			dropNulls(child)
+		}
+	}
+}
