@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/csv"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// hostRow is one machine of a list, as a person wrote it down.
+type hostRow struct {
+	// line is where it stands in the file.
+	line               int
+	namespace, name    string
+	bmcAddress         string
+	username           string
+	password           password
+	bootMAC            string
+	zone, region, rack string
+	bmcCertificate     string
+	architecture       string
+	problem            error
+}
+
+// password never reaches a terminal or a log by accident.
+type password string
+
+func (password) String() string   { return "REDACTED" }
+func (password) GoString() string { return "REDACTED" }
+
+// column says how one column of the file is read into a row.
+type column struct {
+	required bool
+	set      func(r *hostRow, value string) error
+}
+
+var columns = map[string]column{
+	"name":        {true, setName},
+	"bmc_address": {true, setAddress},
+	"bmc_username": {true, func(r *hostRow, v string) error {
+		r.username = v
+		return wanted(v)
+	}},
+	"bmc_password": {true, func(r *hostRow, v string) error {
+		r.password = password(v)
+		return wanted(v)
+	}},
+	"boot_mac":               {true, setBootMAC},
+	"namespace":              {false, setNamespace},
+	"zone":                   {false, func(r *hostRow, v string) error { return setLabel(&r.zone, v) }},
+	"region":                 {false, func(r *hostRow, v string) error { return setLabel(&r.region, v) }},
+	"rack":                   {false, func(r *hostRow, v string) error { return setLabel(&r.rack, v) }},
+	"bmc_certificate_sha256": {false, setCertificate},
+	"architecture":           {false, setArchitecture},
+}
+
+// readHosts reads a list of hosts whose first line names the columns. An error means that the file as a whole makes no sense and
+// nothing of it may be used; what is wrong with one row alone is in that row's problem.
+func readHosts(r io.Reader, namespace string) ([]hostRow, error) {
+	in := csv.NewReader(r)
+	in.Comment = '#'
+	in.FieldsPerRecord = -1
+	in.TrimLeadingSpace = true
+	header, err := in.Read()
+	if errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("the file is empty: want a first line with the columns %s", strings.Join(columnNames(true), ","))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the first line: %w", err)
+	}
+	if err := checkHeader(header); err != nil {
+		return nil, err
+	}
+	var rows []hostRow
+	for {
+		record, err := in.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading rows: %w", err)
+		}
+		line, _ := in.FieldPos(0)
+		rows = append(rows, readRow(header, record, line, namespace))
+	}
+	if len(rows) == 0 {
+		return nil, errors.New("the file holds no hosts, only a first line")
+	}
+	markDuplicates(rows)
+	return rows, nil
+}
+
+func checkHeader(header []string) error {
+	// Spreadsheets put a byte order mark before the first column's name.
+	header[0] = strings.TrimPrefix(header[0], "\ufeff")
+	seen := map[string]bool{}
+	for i, name := range header {
+		name = strings.ToLower(strings.TrimSpace(name))
+		header[i] = name
+		if _, known := columns[name]; !known {
+			return fmt.Errorf("unknown column %q: known are %s", name, strings.Join(append(columnNames(true), columnNames(false)...), ", "))
+		}
+		if seen[name] {
+			return fmt.Errorf("column %q is given twice", name)
+		}
+		seen[name] = true
+	}
+	for _, name := range columnNames(true) {
+		if !seen[name] {
+			return fmt.Errorf("column %q is missing: required are %s", name, strings.Join(columnNames(true), ", "))
+		}
+	}
+	return nil
+}
+
+func columnNames(required bool) []string {
+	var names []string
+	for name, c := range columns {
+		if c.required == required {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func readRow(header, record []string, line int, namespace string) hostRow {
+	r := hostRow{line: line, namespace: namespace}
+	if len(record) != len(header) {
+		r.problem = fmt.Errorf("%d values, but %d columns", len(record), len(header))
+	}
+	for i, name := range header[:min(len(header), len(record))] {
+		value := record[i]
+		if name != "bmc_password" {
+			value = strings.TrimSpace(value)
+		}
+		if value == "" && !columns[name].required {
+			continue
+		}
+		if err := columns[name].set(&r, value); err != nil && r.problem == nil {
+			r.problem = fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return r
+}
+
+// markDuplicates refuses every row of a pair: nobody knows which of the two is right.
+func markDuplicates(rows []hostRow) {
+	for _, key := range []struct {
+		what string
+		of   func(r *hostRow) string
+	}{
+		{"name", func(r *hostRow) string {
+			if r.name == "" {
+				return ""
+			}
+			return r.namespace + "/" + r.name
+		}},
+		{"boot MAC", func(r *hostRow) string { return r.bootMAC }},
+		{"BMC address", func(r *hostRow) string { return r.bmcAddress }},
+	} {
+		lines := map[string][]int{}
+		for i := range rows {
+			if k := key.of(&rows[i]); k != "" {
+				lines[k] = append(lines[k], rows[i].line)
+			}
+		}
+		for i := range rows {
+			same := slices.DeleteFunc(slices.Clone(lines[key.of(&rows[i])]), func(l int) bool { return l == rows[i].line })
+			if len(same) > 0 && rows[i].problem == nil {
+				rows[i].problem = fmt.Errorf("the same %s as line %d", key.what, same[0])
+			}
+		}
+	}
+}
+
+func wanted(v string) error {
+	if v == "" {
+		return errors.New("must not be empty")
+	}
+	return nil
+}
+
+// A host's name becomes the Node's, so it is held to what Kubernetes allows there (RFC 1123 subdomain), short enough to be a label.
+var nodeName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
+
+func setName(r *hostRow, v string) error {
+	r.name = v
+	if !nodeName.MatchString(v) || strings.Contains(v, "..") {
+		return fmt.Errorf("%q cannot be a Node's name: want at most 63 lower-case letters, digits, '-' and '.'", v)
+	}
+	return nil
+}
+
+func setNamespace(r *hostRow, v string) error {
+	r.namespace = v
+	if !nodeName.MatchString(v) || strings.Contains(v, ".") {
+		return fmt.Errorf("%q cannot be a namespace", v)
+	}
+	return nil
+}
+
+func setAddress(r *hostRow, v string) error {
+	r.bmcAddress = v
+	if v == "" {
+		return errors.New("must not be empty")
+	}
+	return checkAddress(v)
+}
+
+func setBootMAC(r *hostRow, v string) error {
+	mac, err := net.ParseMAC(v)
+	if err != nil || len(mac) != 6 {
+		return fmt.Errorf("%q is not a MAC address", v)
+	}
+	if mac[0]&1 != 0 || mac.String() == "00:00:00:00:00:00" {
+		return fmt.Errorf("%s is not the address of one machine", mac)
+	}
+	r.bootMAC = mac.String()
+	return nil
+}
+
+var labelValue = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`)
+
+func setLabel(into *string, v string) error {
+	*into = v
+	if !labelValue.MatchString(v) {
+		return fmt.Errorf("%q cannot be a label: want at most 63 letters, digits, '-', '_' and '.'", v)
+	}
+	return nil
+}
+
+// setCertificate takes what openssl prints (AB:CD:...) as well as plain hex.
+func setCertificate(r *hostRow, v string) error {
+	v = strings.ToLower(strings.ReplaceAll(v, ":", ""))
+	if raw, err := hex.DecodeString(v); err != nil || len(raw) != 32 {
+		return fmt.Errorf("want the 64 hex digits of a sha256")
+	}
+	r.bmcCertificate = v
+	return nil
+}
+
+// setArchitecture takes Go's word and the kernel's, and keeps Metal3's, which is the kernel's.
+func setArchitecture(r *hostRow, v string) error {
+	switch strings.ToLower(v) {
+	case "x86_64", "amd64":
+		r.architecture = "x86_64"
+	case "aarch64", "arm64":
+		r.architecture = "aarch64"
+	default:
+		return fmt.Errorf("%q: want x86_64 or aarch64", v)
+	}
+	return nil
+}
