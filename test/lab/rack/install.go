@@ -57,7 +57,6 @@ func (r *Rack) Install(ctx context.Context) error {
 	apt := func(args ...string) error {
 		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"}, args...)...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // dpkg ends what it is at
 		return r.progress(cmd, "lines of apt")
 	}
 	if err := apt(append([]string{"install"}, missing...)...); err == nil {

@@ -98,6 +98,9 @@ func (r *Rack) progress(cmd *exec.Cmd, unit string) error {
 	}
 	defer out.Close()
 	fmt.Fprintf(out, "\n$ %s\n", strings.Join(cmd.Args, " "))
+	// Ask it to stop, as a Ctrl-C would: what it has mounted or half unpacked is its own to clear away.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 30 * time.Second
 	read, write := io.Pipe()
 	cmd.Stdout, cmd.Stderr = write, write
 	if err := cmd.Start(); err != nil {
