@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/v3/kubernetes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apiserver/pkg/storage"
+	storeerrors "k8s.io/apiserver/pkg/storage/errors"
+	"k8s.io/apiserver/pkg/storage/etcd3"
+	"k8s.io/apiserver/pkg/storage/names"
+	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
+)
+
+// registry is the first part of every key, as in apiserver.
+const registry = "/registry"
+
+// Object is a Kubernetes object.
+type Object interface {
+	runtime.Object
+	metav1.Object
+}
+
+// Objects are all objects of one kind: the direct way to what the users' door serves. Nothing validates here; the caller
+// writes what the door would accept. Errors are apierrors where the door has them (IsNotFound, IsAlreadyExists), and wrap
+// ErrFull and ErrClosed where the store cannot take a write.
+type Objects[T Object] struct {
+	kind    kind
+	codec   codec[T]
+	store   storage.Interface
+	now     func() time.Time
+	logger  *slog.Logger
+	prepare func(T) // what the door does to an object on its way in; may be nil
+}
+
+// opener carries the first error of a row of calls to objects.
+type opener struct {
+	store *Store
+	err   error
+}
+
+func objects[T Object](o *opener, k kind, make func() T) *Objects[T] {
+	c := codec[T]{kind: k, make: make}
+	client := &kubernetes.Client{Client: o.store.Etcd()}
+	client.Kubernetes = client
+	versioner := storage.APIObjectVersioner{}
+	store, err := etcd3.New(client, nil, c,
+		func() runtime.Object { return &record[T]{object: make()} },
+		func() runtime.Object { return &recordList[T]{} },
+		registry, k.prefix(), k.resource(), identity.NewEncryptCheckTransformer(),
+		etcd3.NewDefaultLeaseManagerConfig(), etcd3.NewDefaultDecoder(c, versioner), versioner)
+	if err != nil && o.err == nil {
+		o.err = fmt.Errorf("making the store of %s: %w", k.plural, err)
+	}
+	return &Objects[T]{kind: k, codec: c, store: store, now: o.store.now, logger: o.store.logger}
+}
+
+func (o *Objects[T]) key(ns, name string) (string, error) {
+	if (ns != "") != o.kind.namespaced {
+		return "", apierrors.NewBadRequest(fmt.Sprintf("namespace %q for %s %q", ns, o.kind.kind, name))
+	}
+	for _, part := range []string{ns, name} {
+		if bad := path.IsValidPathSegmentName(part); len(bad) > 0 {
+			return "", apierrors.NewBadRequest(fmt.Sprintf("name %q %s", part, bad[0]))
+		}
+	}
+	if name == "" {
+		return "", apierrors.NewBadRequest(o.kind.kind + " without a name")
+	}
+	if ns == "" {
+		return o.kind.prefix() + "/" + name, nil
+	}
+	return o.kind.prefix() + "/" + ns + "/" + name, nil
+}
+
+// Get returns a copy that is the caller's.
+func (o *Objects[T]) Get(ctx context.Context, ns, name string) (T, error) {
+	var none T
+	key, err := o.key(ns, name)
+	if err != nil {
+		return none, err
+	}
+	var r record[T]
+	if err := o.store.Get(ctx, key, storage.GetOptions{}, &r); err != nil {
+		return none, explain(storeerrors.InterpretGetError(err, o.kind.resource(), name))
+	}
+	return r.object, nil
+}
+
+// List returns copies of the objects of a namespace, or of all where ns is "", in the order of their keys.
+func (o *Objects[T]) List(ctx context.Context, ns string) ([]T, error) {
+	list, err := o.list(ctx, ns)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]T, len(list.Items))
+	for i := range list.Items {
+		found[i] = list.Items[i].object
+	}
+	return found, nil
+}
+
+func (o *Objects[T]) list(ctx context.Context, ns string) (*recordList[T], error) {
+	prefix := o.kind.prefix() + "/"
+	if ns != "" {
+		if bad := path.IsValidPathSegmentName(ns); len(bad) > 0 || !o.kind.namespaced {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("namespace %q for %s", ns, o.kind.plural))
+		}
+		prefix += ns + "/"
+	}
+	var list recordList[T]
+	err := o.store.GetList(ctx, prefix, storage.ListOptions{Recursive: true, Predicate: storage.Everything}, &list)
+	if err != nil {
+		return nil, explain(storeerrors.InterpretListError(err, o.kind.resource()))
+	}
+	return &list, nil
+}
+
+// Create stores a copy of obj with a new UID, the time and, for custom kinds, generation 1, and returns it. With a
+// GenerateName and no Name it makes up the name.
+func (o *Objects[T]) Create(ctx context.Context, obj T) (T, error) {
+	var none T
+	obj = obj.DeepCopyObject().(T)
+	if obj.GetName() == "" && obj.GetGenerateName() != "" {
+		obj.SetName(names.SimpleNameGenerator.GenerateName(obj.GetGenerateName()))
+	}
+	key, err := o.key(obj.GetNamespace(), obj.GetName())
+	if err != nil {
+		return none, err
+	}
+	if o.prepare != nil {
+		o.prepare(obj)
+	}
+	now := o.now()
+	obj.SetUID(uuid.NewUUID())
+	obj.SetCreationTimestamp(metav1.NewTime(now))
+	obj.SetDeletionTimestamp(nil)
+	obj.SetManagedFields(nil)
+	obj.SetGeneration(0)
+	if o.kind.custom {
+		obj.SetGeneration(1)
+	}
+	after, err := tree(obj)
+	if err == nil {
+		err = own(ctx, obj, o.kind.group.String(), nil, after, now)
+	}
+	if err != nil {
+		return none, fmt.Errorf("creating %s %s: %w", o.kind.kind, obj.GetName(), err)
+	}
+	var out record[T]
+	if err := o.store.Create(ctx, key, &record[T]{object: obj}, &out, o.ttl()); err != nil {
+		return none, explain(storeerrors.InterpretCreateError(err, o.kind.resource(), obj.GetName()))
+	}
+	return out.object, nil
+}
+
+func (o *Objects[T]) ttl() uint64 { return uint64(o.kind.life / time.Second) }
+
+// errEmptied says that an update took the last finalizer of an object that is being deleted.
+var errEmptied = errors.New("the last finalizer is gone")
+
+// Update lets change alter a fresh copy and stores it if nobody else wrote meanwhile; otherwise it starts over, so change
+// may be called several times. An error of change ends it and is returned as it is. What is not changed is not written. A
+// change of anything but metadata and status raises the generation of a custom kind. When the object is being deleted and
+// change takes its last finalizer, the object goes. Update returns the object as it is now, or was last.
+func (o *Objects[T]) Update(ctx context.Context, ns, name string, change func(T) error) (T, error) {
+	var none T
+	key, err := o.key(ns, name)
+	if err != nil {
+		return none, err
+	}
+	for {
+		var last T
+		var out record[T]
+		err := o.store.GuaranteedUpdate(ctx, key, &out, false, nil, func(input runtime.Object, meta storage.ResponseMeta) (runtime.Object, *uint64, error) {
+			r := input.(*record[T])
+			emptied, err := o.change(ctx, r, change)
+			if err != nil {
+				return nil, nil, err
+			}
+			if emptied {
+				last = r.object
+				last.SetResourceVersion(fmt.Sprint(meta.ResourceVersion))
+				return nil, nil, errEmptied
+			}
+			ttl := o.ttl()
+			return r, &ttl, nil
+		}, nil)
+		if err == nil {
+			return out.object, nil
+		}
+		if !errors.Is(err, errEmptied) {
+			return none, explain(storeerrors.InterpretUpdateError(err, o.kind.resource(), name))
+		}
+		uid, version := last.GetUID(), last.GetResourceVersion()
+		err = o.store.Delete(ctx, key, &out, &storage.Preconditions{UID: &uid, ResourceVersion: &version}, storage.ValidateAllObjectFunc, nil, storage.DeleteOptions{})
+		switch {
+		case err == nil || storage.IsNotFound(err):
+			return last, nil
+		case storage.IsConflict(err) || storage.IsInvalidObj(err):
+			continue
+		}
+		return none, explain(storeerrors.InterpretDeleteError(err, o.kind.resource(), name))
+	}
+}
+
+// change applies the caller's change to r, keeps what is not the caller's to change, and does the store's own bookkeeping.
+func (o *Objects[T]) change(ctx context.Context, r *record[T], change func(T) error) (emptied bool, err error) {
+	obj := r.object
+	version := obj.GetResourceVersion()
+	obj.SetResourceVersion("")
+	before, err := tree(obj)
+	if err != nil {
+		return false, err
+	}
+	fixed := obj.DeepCopyObject().(T)
+	obj.SetResourceVersion(version)
+	if err := change(obj); err != nil {
+		return false, err
+	}
+	if o.prepare != nil {
+		o.prepare(obj)
+	}
+	obj.SetResourceVersion("")
+	obj.SetNamespace(fixed.GetNamespace())
+	obj.SetName(fixed.GetName())
+	obj.SetUID(fixed.GetUID())
+	obj.SetCreationTimestamp(fixed.GetCreationTimestamp())
+	obj.SetDeletionTimestamp(fixed.GetDeletionTimestamp())
+	obj.SetGeneration(fixed.GetGeneration())
+	obj.SetManagedFields(fixed.GetManagedFields())
+	obj.GetObjectKind().SetGroupVersionKind(o.kind.group.WithKind(o.kind.kind))
+	after, err := tree(obj)
+	if err != nil {
+		return false, err
+	}
+	if reflect.DeepEqual(before, after) {
+		r.same = true
+		return false, nil
+	}
+	if obj.GetDeletionTimestamp() != nil && len(obj.GetFinalizers()) == 0 && len(fixed.GetFinalizers()) > 0 {
+		return true, nil
+	}
+	if o.kind.custom && !reflect.DeepEqual(wish(before), wish(after)) {
+		obj.SetGeneration(fixed.GetGeneration() + 1)
+	}
+	return false, own(ctx, obj, o.kind.group.String(), before, after, o.now())
+}
+
+// wish is the part of an object whose changes are counted.
+func wish(object map[string]any) map[string]any {
+	fields := map[string]any{}
+	for key, value := range object {
+		if key != "metadata" && key != "status" {
+			fields[key] = value
+		}
+	}
+	return fields
+}
+
+// Delete removes an object, or marks it as being deleted while it has finalizers. Deleting what is not there is IsNotFound.
+func (o *Objects[T]) Delete(ctx context.Context, ns, name string) error {
+	key, err := o.key(ns, name)
+	if err != nil {
+		return err
+	}
+	for {
+		var out record[T]
+		err := o.store.Delete(ctx, key, &out, nil, func(_ context.Context, obj runtime.Object) error {
+			if len(obj.(*record[T]).object.GetFinalizers()) > 0 {
+				return errFinalizers
+			}
+			return nil
+		}, nil, storage.DeleteOptions{})
+		if !errors.Is(err, errFinalizers) {
+			return explain(storeerrors.InterpretDeleteError(err, o.kind.resource(), name))
+		}
+		err = o.store.GuaranteedUpdate(ctx, key, &out, false, nil, storage.SimpleUpdate(func(obj runtime.Object) (runtime.Object, error) {
+			r := obj.(*record[T])
+			switch {
+			case len(r.object.GetFinalizers()) == 0:
+				return nil, errEmptied
+			case r.object.GetDeletionTimestamp() != nil:
+				r.same = true
+				return r, nil
+			}
+			now, grace := metav1.NewTime(o.now()), int64(0)
+			r.object.SetDeletionTimestamp(&now)
+			r.object.SetDeletionGracePeriodSeconds(&grace)
+			if o.kind.custom {
+				r.object.SetGeneration(r.object.GetGeneration() + 1)
+			}
+			return r, nil
+		}), nil)
+		if !errors.Is(err, errEmptied) {
+			return explain(storeerrors.InterpretUpdateError(err, o.kind.resource(), name))
+		}
+	}
+}
+
+var errFinalizers = errors.New("the object has finalizers")
+
+// explain turns etcd's words back into the store's own.
+func explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	case status.Code(err) == codes.Unavailable:
+		return fmt.Errorf("%w: %w", ErrClosed, err)
+	}
+	return err
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"context"
+	"fmt"
+
+	"metald.io/metald/internal/inventory/engine"
+)
+
+// Records are small durable values of one bucket, beside the objects in the same file and through the same committer: no
+// versions, no watches. DHCP leases live here.
+type Records struct {
+	bucket  string
+	records engine.Records
+}
+
+// Records returns the records of a bucket, which needs no making.
+func (s *Store) Records(bucket string) *Records {
+	return &Records{bucket: bucket, records: s.engine.Records(bucket)}
+}
+
+// Put returns when the value is durable.
+func (r *Records) Put(ctx context.Context, key string, value []byte) error {
+	if err := r.records.Put(ctx, key, value); err != nil {
+		return fmt.Errorf("writing %s %q: %w", r.bucket, key, err)
+	}
+	return nil
+}
+
+// Delete returns when the removal is durable. A key that is not there is no error.
+func (r *Records) Delete(ctx context.Context, key string) error {
+	if err := r.records.Delete(ctx, key); err != nil {
+		return fmt.Errorf("removing %s %q: %w", r.bucket, key, err)
+	}
+	return nil
+}
+
+// All returns copies of all values, by key.
+func (r *Records) All(context.Context) (map[string][]byte, error) {
+	all, err := r.records.All()
+	if err != nil {
+		return nil, fmt.Errorf("reading all %s: %w", r.bucket, err)
+	}
+	return all, nil
+}
