@@ -107,15 +107,23 @@ func (r *Rack) bmcCertificate(spec Spec) (tls.Certificate, error) {
 
 func (r *Rack) certificateFile(name string) string { return r.Path("machines", name, "bmc.pem") }
 
-// ReplaceBMCCertificate gives the BMC another certificate, as a swapped board or an impostor would have.
-func (r *Rack) ReplaceBMCCertificate(ctx context.Context, name string) error {
-	if err := r.Stop(bmcName(name), 5*time.Second); err != nil {
-		return err
+// ReplaceBMCCertificate gives the BMC another certificate, as a swapped board or an impostor would have, and returns what
+// gives it back its own.
+func (r *Rack) ReplaceBMCCertificate(ctx context.Context, name string) (restore func(context.Context) error, err error) {
+	own, kept := r.certificateFile(name), r.certificateFile(name)+".own"
+	swap := func(ctx context.Context, from, to string) error {
+		if err := r.Stop(bmcName(name), 5*time.Second); err != nil {
+			return err
+		}
+		if err := os.Rename(from, to); err != nil {
+			return fmt.Errorf("replacing the BMC's certificate: %w", err)
+		}
+		return r.StartBMC(ctx, name)
 	}
-	if err := os.Remove(r.certificateFile(name)); err != nil {
-		return fmt.Errorf("replacing the BMC's certificate: %w", err)
+	if err := swap(ctx, own, kept); err != nil {
+		return nil, err
 	}
-	return r.StartBMC(ctx, name)
+	return func(ctx context.Context) error { return swap(ctx, kept, own) }, nil
 }
 
 func bmcName(machine string) string { return machine + ".bmc" }

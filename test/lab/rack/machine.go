@@ -308,6 +308,26 @@ func (m *Machine) Reset(ctx context.Context) error {
 	return m.qemu.do(ctx, "system_reset", nil)
 }
 
+// SwapTPM puts another TPM into a machine that is off, and returns what puts the old one back.
+func (r *Rack) SwapTPM(name string) (restore func() error, err error) {
+	own, kept := r.Path("machines", name, "tpm"), r.Path("machines", name, "tpm.own")
+	if _, on := r.Running(name + ".qemu"); on {
+		return nil, fmt.Errorf("swapping the TPM of %s: it is on", name)
+	}
+	if err := os.Rename(own, kept); err != nil {
+		return nil, fmt.Errorf("swapping the TPM of %s: %w", name, err)
+	}
+	if err := os.Mkdir(own, 0o755); err != nil {
+		return nil, fmt.Errorf("swapping the TPM of %s: %w", name, err)
+	}
+	return func() error {
+		if err := os.RemoveAll(own); err != nil {
+			return fmt.Errorf("putting back the TPM of %s: %w", name, err)
+		}
+		return os.Rename(kept, own)
+	}, nil
+}
+
 func copyFile(to, from string) error {
 	in, err := os.Open(from)
 	if err != nil {
