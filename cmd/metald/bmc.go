@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -147,7 +148,7 @@ func knownBMCs(ctx context.Context, d *door) (map[string]string, error) {
 
 // record keeps a strange BMC as a sighting, or brings the one that is there up to date.
 func (d *door) record(ctx context.Context, f bmc.Found, now time.Time) (string, error) {
-	name := sightingName(f.Address.Host)
+	name := sightingName(f.Address)
 	at := metav1.NewTime(now)
 	var s v1alpha1.Sighting
 	err := d.metald.Get().Resource("sightings").Name(name).Do(ctx).Into(&s)
@@ -179,9 +180,11 @@ func (d *door) record(ctx context.Context, f bmc.Found, now time.Time) (string, 
 	return "sighting " + name, nil
 }
 
-// sightingName is the same for the same BMC, whoever meets it.
-func sightingName(host string) string {
-	return "bmc-" + strings.Trim(strings.NewReplacer(".", "-", ":", "-", "%", "-").Replace(strings.ToLower(host)), "-")
+var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
+
+// sightingName is the same for the same BMC, also when the daemon's own sweep meets it.
+func sightingName(a bmc.Address) string {
+	return "bmc-" + strings.Trim(notInNames.ReplaceAllString(strings.ToLower(a.String()), "-"), "-")
 }
 
 func cut(s string, n int) string {

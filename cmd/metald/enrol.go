@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"metald.io/metald/api/v1alpha1"
-	"metald.io/metald/internal/bmc"
 )
 
 // outcome is the verdict on one row.
@@ -106,7 +105,7 @@ func mayChange(have *metal3.BareMetalHost, r hostRow) error {
 func (r hostRow) secretName() string { return r.name + "-bmc" }
 
 func (e *enrolment) secret(ctx context.Context, r hostRow) (outcome, error) {
-	want := map[string][]byte{"username": []byte(r.username), "password": []byte(r.password)}
+	want := map[string][]byte{"username": []byte(r.username), "password": []byte(r.Password.Reveal())}
 	labels := map[string]string{v1alpha1.CredentialsLabel: v1alpha1.CredentialsLabelValue}
 	var have corev1.Secret
 	err := e.door.core.Get().Namespace(r.namespace).Resource("secrets").Name(r.secretName()).Do(ctx).Into(&have)
@@ -221,11 +220,6 @@ func dryRunValue(on bool) []string {
 		return []string{metav1.DryRunAll}
 	}
 	return nil
-}
-
-func checkAddress(address string) error {
-	_, err := bmc.ParseAddress(address)
-	return err
 }
 
 // patchHost changes some fields of a host and leaves alone those that this program does not know.

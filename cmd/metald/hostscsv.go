@@ -12,28 +12,25 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"metald.io/metald/internal/bmc"
 )
 
 // hostRow is one machine of a list, as a person wrote it down.
 type hostRow struct {
 	// line is where it stands in the file.
-	line               int
-	namespace, name    string
-	bmcAddress         string
-	username           string
-	password           password
+	line            int
+	namespace, name string
+	bmcAddress      string
+	username        string
+	// Password is exported because fmt asks only exported fields how they want to be printed.
+	Password           bmc.Secret
 	bootMAC            string
 	zone, region, rack string
 	bmcCertificate     string
 	architecture       string
 	problem            error
 }
-
-// password never reaches a terminal or a log by accident.
-type password string
-
-func (password) String() string   { return "REDACTED" }
-func (password) GoString() string { return "REDACTED" }
 
 // column says how one column of the file is read into a row.
 type column struct {
@@ -49,7 +46,7 @@ var columns = map[string]column{
 		return wanted(v)
 	}},
 	"bmc_password": {true, func(r *hostRow, v string) error {
-		r.password = password(v)
+		r.Password = bmc.Secret(v)
 		return wanted(v)
 	}},
 	"boot_mac":               {true, setBootMAC},
@@ -212,7 +209,8 @@ func setAddress(r *hostRow, v string) error {
 	if v == "" {
 		return errors.New("must not be empty")
 	}
-	return checkAddress(v)
+	_, err := bmc.ParseAddress(v)
+	return err
 }
 
 func setBootMAC(r *hostRow, v string) error {
