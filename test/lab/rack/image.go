@@ -75,38 +75,33 @@ func (r *Rack) ImportImage(ctx context.Context, dir string) error {
 // BuildImage makes the image in ImageDir where it is missing or made from something else.
 func (r *Rack) BuildImage(ctx context.Context) error {
 	ca := filepath.Join(r.Data(), "pki", "ca.crt")
-	lock := filepath.Join(r.Cache, "image.lock")
-	stamp, err := r.stamp([]string{r.Agent(), ca, r.Program("kubelet"), filepath.Dir(r.recipe()), filepath.Join(r.Repo, "internal", "imaging")})
+	stamp, err := r.stamp([]string{r.Agent(), ca, r.Program("kubelet"), r.Program("pause"),
+		filepath.Join(r.Repo, "deploy", "image"), filepath.Join(r.Repo, "internal", "imaging")})
 	if err != nil {
 		return err
 	}
 	if upToDate(filepath.Join(r.ImageDir(), ".stamp"), stamp) {
 		return nil
 	}
-	recipe, err := r.stamp([]string{filepath.Dir(r.recipe()), r.Program("kubelet")})
-	if err != nil {
-		return err
-	}
-	if !upToDate(lock+".stamp", recipe) {
-		cmd := exec.CommandContext(ctx, r.Metald(), "image", "lock", r.recipe(), "-o", lock)
-		cmd.Dir = r.Repo
-		if err := r.progress(cmd, ""); err != nil {
-			return err
-		}
-		if err := os.WriteFile(lock+".stamp", recipe, 0o644); err != nil {
-			return fmt.Errorf("remembering the lock: %w", err)
-		}
-	}
 	if err := os.RemoveAll(r.ImageDir()); err != nil {
 		return fmt.Errorf("removing the old image: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, r.Metald(), "image", "build", r.recipe(), "--lock", lock, "--ca-file", ca,
-		"--agent", r.Agent(), "--pool", r.debPool(), "-o", r.ImageDir())
-	cmd.Dir = r.Repo
-	if err := r.progress(cmd, ""); err != nil {
+	lock := filepath.Join(r.Cache, "image.lock")
+	if err := r.imageStep(ctx, "lock", r.recipe(), "-o", lock); err != nil {
+		return err
+	}
+	if err := r.imageStep(ctx, "build", r.recipe(), "--lock", lock, "--ca-file", ca, "--pool", r.debPool(), "-o", r.ImageDir()); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(r.ImageDir(), ".stamp"), stamp, 0o644)
+}
+
+// imageStep runs one of the image commands with the sources that the lab's recipe names.
+func (r *Rack) imageStep(ctx context.Context, args ...string) error {
+	args = append([]string{"image"}, args...)
+	cmd := exec.CommandContext(ctx, r.Metald(), append(args, "--agent", r.Agent(), "--source", "bin="+r.Program(""))...)
+	cmd.Dir = r.Repo
+	return r.progress(cmd, "")
 }
 
 // Image reads the built image's description.

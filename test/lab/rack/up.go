@@ -84,9 +84,15 @@ func (r *Rack) build(ctx context.Context) error {
 	if err := os.MkdirAll(r.Program(""), 0o755); err != nil {
 		return fmt.Errorf("making the lab's directory: %w", err)
 	}
-	cmd = exec.CommandContext(ctx, "go", "build", "-o", r.Program("lab"), "./test/lab")
-	cmd.Dir = r.Repo
-	return r.progress(cmd, "")
+	for name, source := range map[string]string{"lab": "./test/lab", "pause": "./deploy/image/pause"} {
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", r.Program(name), source)
+		cmd.Dir = r.Repo
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if err := r.progress(cmd, ""); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fresh makes the network. Where nothing of an earlier run lives any more, its state goes first: a rack whose machines are
