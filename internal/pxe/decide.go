@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -207,8 +208,8 @@ func (t turn) bootOptions() (file string, mods []dhcpv4.Modifier) {
 	switch t.m.Client {
 	case Agent:
 		return "", []dhcpv4.Modifier{
-			dhcpv4.WithOption(dhcpv4.OptGeneric(BootURLOption, []byte(t.s.BootURL))),
-			dhcpv4.WithOption(dhcpv4.OptGeneric(AgentURLOption, []byte(t.s.AgentURL))),
+			dhcpv4.WithOption(dhcpv4.OptGeneric(BootURLOption, []byte(strings.TrimRight(t.s.BootURL, "/")))),
+			dhcpv4.WithOption(dhcpv4.OptGeneric(AgentURLOption, []byte(strings.TrimRight(t.s.AgentURL, "/")))),
 		}
 	case HTTPClient:
 		file, ok := t.s.bootFile(*t.answer)

@@ -202,9 +202,9 @@ func (d *DHCP) tell(ctx context.Context, p *dhcpv4.DHCPv4, m Machine, answer *An
 	if decision.Reply != nil {
 		attrs = append(attrs, "ip", decision.Reply.YourIPAddr.String())
 	}
-	acked := decision.Reply != nil && decision.Reply.MessageType() == dhcpv4.MessageTypeAck && !decision.Renewal
+	acked := decision.Reply != nil && decision.Save != nil && !decision.Renewal
 	switch {
-	case answer != nil && answer.Digest != "" && m.Client == HTTPClient && decision.Reply != nil && decision.File == "" && decision.Save != nil:
+	case answer != nil && answer.Digest != "" && m.Client == HTTPClient && acked && decision.File == "":
 		d.log.Error("boot answer has no legal digest and file name", append(attrs, "image", answer.Digest, "file", answer.File)...)
 	case acked && decision.File != "":
 		d.log.Info("answered boot", append(attrs, "image", answer.Digest, "arch", m.Arch.String())...)

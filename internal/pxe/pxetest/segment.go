@@ -24,6 +24,8 @@ type port struct {
 	ip netip.Addr
 }
 
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
 // NewSegment makes a segment whose server has the address server.
 func NewSegment(server netip.Addr) *Segment {
 	s := &Segment{ports: map[string]*port{}}
@@ -61,16 +63,26 @@ func (s *Segment) send(packet []byte) {
 	}
 }
 
-// deliver is the server's packet to the machines: a broadcast to all, else to the one that has the address.
+// deliver is the server's packet to a machine: a unicast to the one that has the address, a broadcast to the one whose
+// MAC it names. All others would look at it and throw it away, and in a rack of thousands that is most of the work.
 func (s *Segment) deliver(packet []byte, to netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	give := func(p *port) {
+		select {
+		case p.in <- packet:
+		default:
+		}
+	}
+	if to == broadcast {
+		if p, ok := s.ports[net.HardwareAddr(packet[28:34]).String()]; ok {
+			give(p)
+		}
+		return
+	}
 	for _, p := range s.ports {
-		if to == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || p.ip == to {
-			select {
-			case p.in <- packet:
-			default:
-			}
+		if p.ip == to {
+			give(p)
 		}
 	}
 }
@@ -107,7 +119,7 @@ func (c *socket) WriteTo(b []byte, to net.Addr) (int, error) {
 		return 0, net.ErrClosed
 	default:
 	}
-	if a, ok := to.(*net.UDPAddr); ok && a.Port == 68 {
+	if a, ok := to.(*net.UDPAddr); ok && a.Port == 68 && len(b) > 34 {
 		c.segment.deliver(append([]byte(nil), b...), a.AddrPort().Addr().Unmap())
 	}
 	return len(b), nil
