@@ -138,10 +138,11 @@ func (b blobs) add(t *testing.T, content string) string {
 	return digest
 }
 
-// handlerClient is HTTP without a wire, for fake time.
+// handlerClient is HTTP without a wire, for fake time. Its millisecond lets the server finish what it does after an answer.
 type handlerClient struct{ http.Handler }
 
 func (h handlerClient) RoundTrip(r *http.Request) (*http.Response, error) {
+	time.Sleep(time.Millisecond)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w.Result(), nil
