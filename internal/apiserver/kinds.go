@@ -94,9 +94,15 @@ func namespaceFields(object runtime.Object) fields.Set {
 	return fields.Set{"status.phase": string(object.(*corev1.Namespace).Status.Phase)}
 }
 
-// prepareSecret folds stringData, which is for writing only, into data.
-func prepareSecret(object, _ runtime.Object) {
-	secret := object.(*corev1.Secret)
+// prepareSecret does what decoding did already, for an object that an apply or a patch has put together since.
+func prepareSecret(object, _ runtime.Object) { defaultSecret(object.(*corev1.Secret)) }
+
+// defaultSecret names the type that is meant where none is given, and folds stringData, which is for writing only, into
+// data. It runs when a Secret is decoded, so that the fields a writer is held to own are those that are stored.
+func defaultSecret(secret *corev1.Secret) {
+	if secret.Type == "" {
+		secret.Type = corev1.SecretTypeOpaque
+	}
 	if len(secret.StringData) > 0 && secret.Data == nil {
 		secret.Data = map[string][]byte{}
 	}

@@ -145,6 +145,9 @@ func (l *lifecycle) Validate(ctx context.Context, attributes admission.Attribute
 		return nil
 	}
 	object, err := l.namespaces.Get(ctx, name, &metav1.GetOptions{})
+	if apierrors.IsNotFound(err) { // the registry's error names the resource of the request instead
+		return apierrors.NewNotFound(corev1.Resource("namespaces"), name)
+	}
 	if err != nil {
 		return err
 	}

@@ -42,11 +42,7 @@ func init() {
 		&metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})
 	utilruntime.Must(nativeScheme.SetVersionPriority(corev1.SchemeGroupVersion))
 	utilruntime.Must(nativeScheme.SetVersionPriority(coordinationv1.SchemeGroupVersion))
-	nativeScheme.AddTypeDefaultingFunc(&corev1.Secret{}, func(object any) {
-		if secret := object.(*corev1.Secret); secret.Type == "" {
-			secret.Type = corev1.SecretTypeOpaque
-		}
-	})
+	nativeScheme.AddTypeDefaultingFunc(&corev1.Secret{}, func(object any) { defaultSecret(object.(*corev1.Secret)) })
 	for _, kind := range nativeKinds() {
 		if kind.selectable != nil {
 			utilruntime.Must(nativeScheme.AddFieldLabelConversionFunc(kind.version.WithKind(kind.kind), kind.allowSelector))
