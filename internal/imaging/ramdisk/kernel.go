@@ -54,7 +54,7 @@ func OpenKernel(ctx context.Context, root string) (Kernel, error) {
 // FetchKernel gets a kernel package by name with apt-get, from the sources that this machine is set up with, into dir and
 // returns its file. A metapackage such as linux-image-amd64 is followed to the package that holds the kernel.
 func FetchKernel(ctx context.Context, name, dir string) (string, error) {
-	name, err := kernelPackage(ctx, name)
+	name, err := ResolveKernel(ctx, name)
 	if err != nil {
 		return "", err
 	}
@@ -80,8 +80,8 @@ func FetchKernel(ctx context.Context, name, dir string) (string, error) {
 	return newest, nil
 }
 
-// kernelPackage follows a metapackage's dependency on linux-image-*.
-func kernelPackage(ctx context.Context, name string) (string, error) {
+// ResolveKernel follows a metapackage to the package that holds the kernel: its dependency on linux-image-*.
+func ResolveKernel(ctx context.Context, name string) (string, error) {
 	out, err := exec.CommandContext(ctx, "apt-cache", "depends", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces", name).Output()
 	if err != nil {
 		return "", fmt.Errorf("asking apt for kernel package %s: %w", name, errors.Join(err, stderrOf(err)))
