@@ -176,9 +176,8 @@ func groupInfo(version schema.GroupVersion, resources map[schema.GroupVersion]ma
 	return info
 }
 
-// nativeCodec stores compiled-in kinds as canonical JSON of their version.
+// nativeCodec stores compiled-in kinds as JSON of their version, as their Go types are encoded. The inventory's direct way
+// writes the same bytes, so that an update which changes nothing is not a change either way.
 func nativeCodec() runtime.Codec {
-	versions := schema.GroupVersions{corev1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion}
-	internals := schema.GroupVersions{internal(corev1.SchemeGroupVersion), internal(coordinationv1.SchemeGroupVersion)}
-	return nativeCodecs.CodecForVersions(canonical{}, nativeCodecs.UniversalDeserializer(), versions, internals)
+	return nativeCodecs.LegacyCodec(corev1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion)
 }

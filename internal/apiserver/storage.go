@@ -3,14 +3,11 @@
 package apiserver
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/registry/generic"
@@ -110,43 +107,4 @@ func (b *backend) decorate(
 			store.Close()
 		})
 	}, nil
-}
-
-// canonical encodes an object as JSON with sorted keys and without nulls: the form that the inventory's direct way
-// writes too. Otherwise an update that changes nothing would still change bytes, and so raise the object's version.
-type canonical struct{}
-
-// Identifier implements runtime.Encoder.
-func (canonical) Identifier() runtime.Identifier { return "metald-canonical-json" }
-
-// Encode implements runtime.Encoder.
-func (canonical) Encode(object runtime.Object, w io.Writer) error {
-	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
-	if err != nil {
-		return fmt.Errorf("reading the fields of a %T: %w", object, err)
-	}
-	dropNulls(fields)
-	var out bytes.Buffer
-	if err := unstructured.UnstructuredJSONScheme.Encode(&unstructured.Unstructured{Object: fields}, &out); err != nil {
-		return fmt.Errorf("encoding a %T: %w", object, err)
-	}
-	_, err = w.Write(out.Bytes())
-	return err
-}
-
-func dropNulls(value any) {
-	switch value := value.(type) {
-	case map[string]any:
-		for key, child := range value {
-			if child == nil {
-				delete(value, key)
-				continue
-			}
-			dropNulls(child)
-		}
-	case []any:
-		for _, child := range value {
-			dropNulls(child)
-		}
-	}
 }
