@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provision
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/bmc"
+	"metald.io/metald/internal/cluster"
+	"metald.io/metald/internal/inventory"
+	"metald.io/metald/internal/pxe"
+)
+
+// world is one machine with its BMC, one control plane and a mind over a real store, in fake time.
+type world struct {
+	t     *testing.T
+	store *inventory.Store
+	mind  *Mind
+	rack  *rack
+	plane *plane
+	stop  func()
+}
+
+const (
+	testMAC  = "52:54:00:00:00:10"
+	testUUID = "11111111-2222-3333-4444-555555555555"
+	hex64    = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+)
+
+// inWorld runs a test in fake time.
+func inWorld(t *testing.T, play func(w *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		store, err := inventory.Open(t.TempDir(), inventory.Options{NoSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &world{t: t, store: store, plane: newPlane()}
+		w.rack = &rack{world: w, password: "right", pin: "aa" + hex64[2:], uuid: testUUID, ek: "ee" + hex64[2:]}
+		w.start()
+		defer func() {
+			w.rack.mu.Lock()
+			w.rack.on = false
+			w.rack.mu.Unlock()
+			w.stop()
+			time.Sleep(time.Minute) // the agent's last poll
+			if err := store.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		play(w)
+	})
+}
+
+// start begins a mind over the store, as after a restart of the daemon.
+func (w *world) start() {
+	w.mind = New(Config{
+		Store: w.store, Images: blobs{}, BMCs: w.rack,
+		Connect: func([]byte, string) (Cluster, error) { return w.plane, nil },
+		Limits:  Limits{Boot: 5 * time.Minute, Join: 10 * time.Minute, Poll: 30 * time.Second},
+		Logger:  slog.New(slog.DiscardHandler), Now: time.Now,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.mind.Run(ctx) }()
+	w.stop = func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			w.t.Errorf("the mind ended: %v", err)
+		}
+	}
+}
+
+// enrol makes a host with its Secret, as import does.
+func (w *world) enrol(change ...func(*metal3.BareMetalHost)) {
+	w.t.Helper()
+	ctx := context.Background()
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "n1-bmc"},
+		Data: map[string][]byte{"username": []byte("admin"), "password": []byte("right")}}
+	if _, err := w.store.Secrets().Create(ctx, secret); err != nil {
+		w.t.Fatal(err)
+	}
+	h := &metal3.BareMetalHost{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "n1", Labels: map[string]string{v1alpha1.ZoneLabel: "z1"}},
+		Spec: metal3.BareMetalHostSpec{BootMACAddress: testMAC,
+			BMC: metal3.BMCDetails{Address: "redfish://10.0.0.1/redfish/v1/Systems/1", CredentialsName: "n1-bmc"}}}
+	for _, c := range change {
+		c(h)
+	}
+	if _, err := w.store.Hosts().Create(ctx, h); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// pool makes an image, a cluster and a pool that wants one host.
+func (w *world) pool() {
+	w.t.Helper()
+	ctx := context.Background()
+	_, err := w.store.Images().Create(ctx, &v1alpha1.Image{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: v1alpha1.ImageSpec{
+		Architecture: "amd64", KubernetesVersion: "v1.36.3", RootHash: hex64, UKI: v1alpha1.File{SHA256: "11" + hex64[2:], SizeBytes: 1},
+		Root: v1alpha1.RootFile{File: v1alpha1.File{SHA256: "22" + hex64[2:], SizeBytes: 1}, Format: "erofs"}}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err = w.store.Secrets().Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kc"},
+		Data: map[string][]byte{"kubeconfig": []byte("x")}}); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err = w.store.Clusters().Create(ctx, &v1alpha1.KubernetesCluster{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "prod"},
+		Spec: v1alpha1.KubernetesClusterSpec{KubeconfigSecret: "kc"}}); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err = w.store.Pools().Create(ctx, &v1alpha1.NodePool{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "workers"},
+		Spec: v1alpha1.NodePoolSpec{Replicas: 1, Method: "diskless", Image: "node", Cluster: "prod"}}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) host() *metal3.BareMetalHost {
+	w.t.Helper()
+	h, err := w.store.Hosts().Get(context.Background(), "default", "n1")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return h
+}
+
+func (w *world) progress() v1alpha1.HostProgressStatus {
+	w.t.Helper()
+	p, err := w.store.Progresses().Get(context.Background(), "default", "n1")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p.Status
+}
+
+// until waits in fake time until a host is as it should be.
+func (w *world) until(what string, limit time.Duration, ok func(*metal3.BareMetalHost) bool) {
+	w.t.Helper()
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Second) {
+		if ok(w.host()) {
+			return
+		}
+	}
+	p := w.progress()
+	w.t.Fatalf("waiting for %s: still %q after %s, waits for %+v, last error %q", what, p.State, limit, p.Waiting, p.LastError)
+}
+
+func inState(s State) func(*metal3.BareMetalHost) bool {
+	return func(h *metal3.BareMetalHost) bool { return h.Status.Provisioning.State == s }
+}
+
+func waitsFor(reason string, w *world) func(*metal3.BareMetalHost) bool {
+	return func(*metal3.BareMetalHost) bool {
+		p, err := w.store.Progresses().Get(context.Background(), "default", "n1")
+		return err == nil && p.Status.Waiting != nil && p.Status.Waiting.Reason == reason
+	}
+}
+
+// blobs is an image store that holds everything.
+type blobs struct{}
+
+func (blobs) Ramdisk(string) (v1alpha1.File, error) {
+	return v1alpha1.File{SHA256: "33" + hex64[2:], SizeBytes: 1}, nil
+}
+func (blobs) Verify(v1alpha1.File) error { return nil }
+
+// rack is the machine behind its BMC: firmware that asks the mind what to boot, and an agent that does as it is told.
+type rack struct {
+	*world
+	mu       sync.Mutex
+	password string
+	pin      string
+	uuid     string
+	ek       string
+	on       bool
+	once     bmc.BootTarget
+	boots    int // power-ons
+	logins   int
+	hang     bool
+	// deaf firmware never asks; mute agents never report.
+	deaf, mute bool
+	refused    int // sessions that were refused
+	offs       int
+}
+
+func (r *rack) Certificate(context.Context, bmc.Address) (string, *x509.Certificate, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pin, nil, nil
+}
+
+func (r *rack) Sweep(context.Context, []netip.Prefix, func(bmc.Found)) error { return nil }
+
+func (r *rack) Dial(ctx context.Context, t bmc.Target) (bmc.Controller, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.hang {
+		r.mu.Unlock()
+		<-ctx.Done()
+		r.mu.Lock()
+		return nil, fmt.Errorf("dialling: %w", bmc.ErrUnreachable)
+	}
+	if t.Pin != r.pin {
+		return nil, &bmc.PinChangedError{Pinned: t.Pin, Shown: r.pin}
+	}
+	r.logins++
+	if string(t.Password) != r.password {
+		return nil, fmt.Errorf("logging in: %w", bmc.ErrCredentials)
+	}
+	return r, nil
+}
+
+func (r *rack) Close(context.Context) error { return nil }
+
+func (r *rack) Identity(context.Context) (bmc.Identity, error) {
+	return bmc.Identity{Manufacturer: "Acme", Model: "X1", SerialNumber: "S1", SystemUUID: r.uuid}, nil
+}
+
+func (r *rack) Power(context.Context) (bmc.PowerState, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.on {
+		return bmc.On, nil
+	}
+	return bmc.Off, nil
+}
+
+func (r *rack) OneTimeBoot(context.Context) (bmc.BootTarget, error) { return r.once, nil }
+
+func (r *rack) SetOneTimeBoot(_ context.Context, t bmc.BootTarget) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.once = t
+	return nil
+}
+
+func (r *rack) Switch(_ context.Context, a bmc.PowerAction) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case a == bmc.ForceOff && r.on:
+		r.on = false
+		r.offs++
+	case a == bmc.PowerOn && !r.on:
+		r.on = true
+		r.boots++
+		go r.run(r.boots)
+	}
+	return nil
+}
+
+func (r *rack) alive(boot int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.on && r.boots == boot
+}
+
+// run is one power-on: firmware, then the agent of what was offered.
+func (r *rack) run(boot int) {
+	time.Sleep(3 * time.Second)
+	if r.deaf || !r.alive(boot) {
+		return
+	}
+	mac, _ := net.ParseMAC(testMAC)
+	answer, known := r.mind.Boot(pxe.Machine{MAC: mac, Client: pxe.HTTPClient})
+	if !known || answer.Digest == "" {
+		return
+	}
+	time.Sleep(5 * time.Second)
+	if r.mute || !r.alive(boot) {
+		return
+	}
+	hello := v1alpha1.Hello{Mode: v1alpha1.RamdiskMode, BootID: fmt.Sprint("boot-", boot), SystemUUID: r.uuid, MACs: []string{testMAC}}
+	if strings.HasPrefix(answer.File, "image") {
+		hello.Mode, hello.RootHash = v1alpha1.OSMode, hex64
+	}
+	r.agent(boot, hello)
+}
+
+// agent opens a session as the desk would, and does what it is told.
+func (r *rack) agent(boot int, hello v1alpha1.Hello) {
+	c := r.mind.Identify(hello, r.ek)
+	if !c.Known || c.Refuse != nil || c.PinnedEK != "" && c.PinnedEK != r.ek {
+		r.mu.Lock()
+		r.refused++
+		r.mu.Unlock()
+		if c.Known {
+			r.say(c.Host, func(a *v1alpha1.AgentFacts) {
+				a.Refusal = &v1alpha1.Refusal{At: metav1.Now(), Reason: "TPMChanged", Message: "another TPM than the pinned one", EKSHA256: r.ek}
+			})
+		}
+		return
+	}
+	r.say(c.Host, func(a *v1alpha1.AgentFacts) {
+		*a = v1alpha1.AgentFacts{Mode: hello.Mode, BootID: hello.BootID, Epoch: c.Epoch, Proof: "tpm", EKSHA256: r.ek, Facts: a.Facts, Inspected: a.Inspected}
+	})
+	for r.alive(boot) {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		order, err := r.mind.Next(ctx, c.Host, c.Epoch, hello.Mode, hello.BootID)
+		cancel()
+		if err != nil {
+			time.Sleep(time.Second)
+			continue
+		}
+		switch order.Step {
+		case v1alpha1.InspectStep:
+			r.say(c.Host, func(a *v1alpha1.AgentFacts) {
+				a.Facts = &v1alpha1.HostFacts{System: v1alpha1.SystemFacts{UUID: r.uuid}, CPU: v1alpha1.CPUFacts{Architecture: "amd64", Threads: 4}}
+				a.Inspected = c.Epoch
+			})
+		case v1alpha1.JoinStep:
+			r.plane.bootstrap(order.Join)
+		default:
+			continue
+		}
+		r.say(c.Host, func(a *v1alpha1.AgentFacts) {
+			a.Steps = append(a.Steps, v1alpha1.StepResult{Step: order.Step, Epoch: c.Epoch, OK: true})
+		})
+	}
+	r.plane.lose("n1")
+}
+
+func (r *rack) say(host v1alpha1.HostRef, change func(*v1alpha1.AgentFacts)) {
+	_, err := r.store.Inventories().Update(context.Background(), host.Namespace, host.Name, func(i *v1alpha1.HostInventory) error {
+		if i.Status.Agent == nil {
+			i.Status.Agent = &v1alpha1.AgentFacts{}
+		}
+		change(i.Status.Agent)
+		return nil
+	})
+	if err != nil {
+		r.t.Logf("the agent's report was lost: %v", err)
+	}
+}
+
+// plane is a control plane: tokens, requests and Nodes.
+type plane struct {
+	mu       sync.Mutex
+	away     bool
+	tokens   map[string]string // id -> node
+	granted  int
+	follower cluster.Follower
+	nodes    map[string]cluster.NodeState
+}
+
+func newPlane() *plane {
+	return &plane{tokens: map[string]string{}, nodes: map[string]cluster.NodeState{}}
+}
+
+func (p *plane) Version(context.Context) (string, error) {
+	if p.away {
+		return "", errors.New("connection refused")
+	}
+	return "v1.36.3", nil
+}
+
+func (p *plane) Grant(_ context.Context, node string, ttl time.Duration) (cluster.Grant, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.granted++
+	id := fmt.Sprintf("tok%03d", p.granted)
+	p.tokens[id] = node
+	return cluster.Grant{TokenID: id, Kubeconfig: id, Expires: time.Now().Add(ttl)}, nil
+}
+
+func (p *plane) Revoke(_ context.Context, id string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.tokens, id)
+	return nil
+}
+
+func (p *plane) Approve(_ context.Context, csr string, want cluster.Expected) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tokens[want.TokenID] != want.NodeName {
+		return cluster.ErrMismatch
+	}
+	n := cluster.NodeState{Name: want.NodeName, Ready: true, Labels: map[string]string{}}
+	p.nodes[n.Name] = n
+	go p.follower.Node(n, false)
+	return nil
+}
+
+func (p *plane) Follow(ctx context.Context, f cluster.Follower) error {
+	p.mu.Lock()
+	p.follower = f
+	nodes := p.nodes
+	p.mu.Unlock()
+	for _, n := range nodes {
+		f.Node(n, false)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (p *plane) Label(_ context.Context, node string, labels map[string]string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.nodes[node]
+	merged := map[string]string{}
+	for _, m := range []map[string]string{n.Labels, labels} {
+		for k, v := range m {
+			merged[k] = v
+		}
+	}
+	n.Labels = merged
+	p.nodes[node] = n
+	go p.follower.Node(n, false)
+	return nil
+}
+
+// bootstrap is a kubelet with a seed.
+func (p *plane) bootstrap(seed *v1alpha1.JoinSeed) {
+	p.mu.Lock()
+	f := p.follower
+	_, valid := p.tokens[seed.BootstrapKubeconfig]
+	p.mu.Unlock()
+	if valid {
+		f.Request(cluster.CSR{Name: "csr-1", TokenID: seed.BootstrapKubeconfig, NodeName: seed.NodeName})
+	}
+}
+
+// lose makes a Node NotReady.
+func (p *plane) lose(node string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, ok := p.nodes[node]
+	if !ok {
+		return
+	}
+	n.Ready = false
+	p.nodes[node] = n
+	go p.follower.Node(n, false)
+}
