@@ -163,7 +163,7 @@ func nativeArchitecture(ctx context.Context, arch string) error {
 // tools are the programs whose output becomes part of the image.
 func tools(ctx context.Context) ([]Tool, error) {
 	var found []Tool
-	for _, p := range []string{"erofs-utils", "kmod", "mmdebstrap"} {
+	for _, p := range []string{"erofs-utils", "kmod", "liblz4-1", "mmdebstrap"} {
 		out, err := exec.CommandContext(ctx, "dpkg-query", "--show", "--showformat=${Version}", p).Output()
 		if err != nil || len(out) == 0 {
 			return nil, fmt.Errorf("package %s is needed on this machine: %w", p, err)
