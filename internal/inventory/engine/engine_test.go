@@ -13,9 +13,11 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
+var discard = slog.New(slog.DiscardHandler)
+
 func open(t *testing.T, path string, change ...func(*Options)) *Engine {
 	t.Helper()
-	o := Options{Logger: slog.New(slog.DiscardHandler), Now: time.Now, NoSync: true}
+	o := Options{Logger: discard, Now: time.Now, NoSync: true}
 	for _, c := range change {
 		c(&o)
 	}
