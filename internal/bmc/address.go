@@ -91,8 +91,8 @@ func parseAddress(s string) (Address, error) {
 
 func hostPort(u *url.URL, plain bool) (string, uint16, error) {
 	host := strings.ToLower(u.Hostname())
-	if ip, err := netip.ParseAddr(host); err == nil {
-		host = ip.String()
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
+		host = ip.String() // with its zone, where case matters
 	} else if !hostname(host) {
 		return "", 0, fmt.Errorf("%q is neither an IP address nor a host name", host)
 	}
@@ -145,11 +145,15 @@ func (a Address) Authority() string {
 
 // URL is where the Redfish service is, as https://HOST:PORT.
 func (a Address) URL() string {
-	u := url.URL{Scheme: "https", Host: a.Authority()}
-	if a.Plain {
-		u.Scheme = "http"
-	}
+	u := url.URL{Scheme: a.scheme(), Host: a.Authority()}
 	return u.String()
+}
+
+func (a Address) scheme() string {
+	if a.Plain {
+		return "http"
+	}
+	return "https"
 }
 
 // String is the address as ParseAddress reads it, with the port and the transport spelt out where they are not the usual ones.
@@ -158,9 +162,9 @@ func (a Address) String() string {
 	if a.Plain {
 		scheme, usual = scheme+"+http", 80
 	}
-	host := a.Authority()
+	u := url.URL{Scheme: scheme, Host: a.Authority()}
 	if a.Port == usual {
-		host = strings.TrimSuffix(host, ":"+strconv.Itoa(int(usual)))
+		u.Host = strings.TrimSuffix(u.Host, ":"+strconv.Itoa(int(usual)))
 	}
-	return scheme + "://" + host + a.System
+	return u.String() + a.System
 }

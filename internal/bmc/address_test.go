@@ -28,6 +28,7 @@ func TestParseAddress(t *testing.T) {
 		{"ilo5-redfish://ilo.example", Address{Driver: "ilo5-redfish", Host: "ilo.example", Port: 443}, ""},
 		{"https://10.0.0.5/redfish/v1", Address{Driver: "redfish", Host: "10.0.0.5", Port: 443}, "redfish://10.0.0.5"},
 		{"https://[FD00::5]:444/", Address{Driver: "redfish", Host: "fd00::5", Port: 444}, "redfish://[fd00::5]:444"},
+		{"redfish://[fe80::5%25Eth0]:8443/redfish/v1/Systems/1", Address{Driver: "redfish", Host: "fe80::5%Eth0", Port: 8443, System: "/redfish/v1/Systems/1"}, ""},
 		{" redfish://BMC-1.Example ", Address{Driver: "redfish", Host: "bmc-1.example", Port: 443}, "redfish://bmc-1.example"},
 	} {
 		t.Run(tt.in, func(t *testing.T) {
@@ -97,4 +98,23 @@ func TestParseAddressRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+func FuzzParseAddress(f *testing.F) {
+	for _, s := range []string{"redfish://10.0.0.5/redfish/v1/Systems/1", "redfish+http://[fe80::1%25eth0]:8000", "https://bmc.example:443/", "ipmi://x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		a, err := ParseAddress(s)
+		if err != nil {
+			return
+		}
+		again, err := ParseAddress(a.String())
+		if err != nil || again != a {
+			t.Errorf("%q parses to %+v, printed %q, which parses to %+v, %v", s, a, a, again, err)
+		}
+		if a.Host == "" || a.Port == 0 || a.System != "" && !strings.HasPrefix(a.System, "/redfish/v1/Systems/") {
+			t.Errorf("%q parses to %+v", s, a)
+		}
+	})
 }

@@ -101,6 +101,11 @@ func (c *call) do(method, path string, payload any, headers map[string]string) (
 	for k, v := range headers {
 		req.Header.Set(k, v)
 	}
+	if method != http.MethodPost {
+		// BMCs close idle connections early. This tells net/http that it may send again what a closing connection
+		// swallowed; with no value it is not sent.
+		req.Header["X-Idempotency-Key"] = nil
+	}
 	resp, err := c.send(req)
 	if err != nil {
 		return nil, err

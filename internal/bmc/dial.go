@@ -216,6 +216,9 @@ func (r *redfish) findSystem(ctx context.Context) error {
 		names := fmt.Sprint(all.ItemLinks)
 		return fmt.Errorf("the BMC has %d systems %s: name one in the address: %w", len(all.ItemLinks), printable(names), ErrNotSupported)
 	}
+	if _, err := c.resolve(all.ItemLinks[0]); err != nil {
+		return fmt.Errorf("listing systems: %w", err)
+	}
 	r.system = all.ItemLinks[0]
 	return nil
 }

@@ -26,6 +26,8 @@ var (
 	// ErrClosed: the controller was used after Close.
 	ErrClosed = errors.New("the connection to the BMC is closed")
 
+	// errNoPin: TLS without a pin would show the password to whoever answers.
+	errNoPin = errors.New("no certificate is pinned for this BMC")
 	// errForeign: a link that the BMC gave leads to another machine. It is not followed.
 	errForeign = errors.New("the BMC's link leads to another machine")
 	// errExcess: an answer, or the number of answers, is beyond what a BMC has to say.

@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -45,7 +44,7 @@ func newWire(t Target) (*wire, error) {
 	var secure *tls.Config
 	if !t.Address.Plain {
 		if len(t.Pin) != sha256.Size*2 {
-			return nil, errors.New("no certificate is pinned for this BMC")
+			return nil, errNoPin
 		}
 		secure = pinned(t.Pin)
 	}
@@ -99,7 +98,7 @@ func fingerprint(c *x509.Certificate) string {
 
 // send sends one request to the BMC and reads its whole answer. The answer's Body is in memory and need not be closed.
 func (w *wire) send(req *http.Request) (*http.Response, error) {
-	if u := req.URL; u.Scheme+"://"+u.Host != w.address.URL() || u.User != nil {
+	if u := req.URL; u.Scheme != w.address.scheme() || u.Host != w.address.Authority() || u.User != nil {
 		return nil, fmt.Errorf("%w: %s", errForeign, printable(u.Host))
 	}
 	ctx := req.Context()

@@ -53,7 +53,8 @@ type Request struct {
 	Path   string
 	// Credentials is what came with it: "", "basic", "token" or "login" (a session's POST).
 	Credentials string
-	Status      int
+	// Status is what was answered; 0 means that no answer was given (yet).
+	Status int
 }
 
 // BMC is a Redfish service as an http.Handler. Serve it with TLS: see Server.
@@ -69,7 +70,7 @@ type BMC struct {
 	inert  string     // a target that was written while the override is disabled
 
 	logMu sync.Mutex
-	log   []Request
+	log   []*Request
 }
 
 // maxLog bounds the request log; older requests are dropped.
@@ -118,7 +119,27 @@ func New(m Machine, o Options) *BMC {
 func (b *BMC) Requests() []Request {
 	b.logMu.Lock()
 	defer b.logMu.Unlock()
-	return append([]Request(nil), b.log...)
+	list := make([]Request, 0, len(b.log))
+	for _, r := range b.log {
+		list = append(list, *r)
+	}
+	return list
+}
+
+// note logs a request when it arrives: one that hangs has been sent, too. The result sets its status.
+func (b *BMC) note(r *http.Request) (done func(status int)) {
+	entry := &Request{Method: r.Method, Path: r.URL.Path, Credentials: kindOf(r)}
+	b.logMu.Lock()
+	defer b.logMu.Unlock()
+	if len(b.log) == maxLog {
+		b.log = b.log[1:]
+	}
+	b.log = append(b.log, entry)
+	return func(status int) {
+		b.logMu.Lock()
+		defer b.logMu.Unlock()
+		entry.Status = status
+	}
 }
 
 // ServeHTTP answers one request: faults first, then the door, then the resource.
@@ -128,13 +149,9 @@ func (b *BMC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p := strings.TrimRight(r.URL.Path, "/"); p != "" {
 		r.URL.Path = p
 	}
+	done := b.note(r)
 	defer func() {
-		b.logMu.Lock()
-		b.log = append(b.log, Request{Method: r.Method, Path: r.URL.Path, Credentials: kindOf(r), Status: rec.status})
-		if len(b.log) > maxLog {
-			b.log = b.log[len(b.log)-maxLog:]
-		}
-		b.logMu.Unlock()
+		done(rec.status)
 		b.options.Logger.Debug("redfish request", "method", r.Method, "path", r.URL.Path, "status", rec.status)
 	}()
 	r.Body = http.MaxBytesReader(rec, r.Body, 64<<10)
