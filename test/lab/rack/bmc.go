@@ -29,7 +29,8 @@ func (r *Rack) ServeBMC(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	machine, err := OpenMachine(ctx, r, spec)
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	machine, err := OpenMachine(ctx, r, spec, logger)
 	if err != nil {
 		return err
 	}
@@ -45,7 +46,6 @@ func (r *Rack) ServeBMC(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("listening for the BMC of %s: %w", name, err)
 	}
-	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	server := &http.Server{
 		Handler:           bmctest.New(machine, bmctest.Options{Username: spec.Username, Password: password, Logger: logger}),
 		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},

@@ -96,6 +96,15 @@ func (r *Rack) BuildImage(ctx context.Context) error {
 	return os.WriteFile(filepath.Join(r.ImageDir(), ".stamp"), stamp, 0o644)
 }
 
+// BuildSeeded makes the image once more, with a seed inside its UKI.
+func (r *Rack) BuildSeeded(ctx context.Context, seed, dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("removing the old image: %w", err)
+	}
+	return r.imageStep(ctx, "build", r.recipe(), "--lock", filepath.Join(r.Cache, "image.lock"), "--ca-file", filepath.Join(r.Data(), "pki", "ca.crt"),
+		"--pool", r.debPool(), "--seed", seed, "-o", dir)
+}
+
 // imageStep runs one of the image commands with the sources that the lab's recipe names.
 func (r *Rack) imageStep(ctx context.Context, args ...string) error {
 	args = append([]string{"image"}, args...)
@@ -105,8 +114,10 @@ func (r *Rack) imageStep(ctx context.Context, args ...string) error {
 }
 
 // Image reads the built image's description.
-func (r *Rack) Image() (*v1alpha1.Image, error) {
-	text, err := os.ReadFile(filepath.Join(r.ImageDir(), "image.yaml"))
+func (r *Rack) Image() (*v1alpha1.Image, error) { return readImage(r.ImageDir()) }
+
+func readImage(dir string) (*v1alpha1.Image, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "image.yaml"))
 	if err != nil {
 		return nil, fmt.Errorf("reading the image's description: %w", err)
 	}

@@ -33,10 +33,6 @@ var packages = map[string]string{
 	"git":              "Go's version stamps",
 }
 
-// benchPackages are the peers of the benchmarks. They have services, so they are unpacked below the build directory and
-// never installed.
-var benchPackages = []string{"dnsmasq-base", "nginx-light", "nginx-common", "libnginx-mod-http-echo"}
-
 const policyFile = "/usr/sbin/policy-rc.d"
 
 // Install installs the missing packages with apt-get. Nothing is started: while it runs, policy-rc.d forbids it.

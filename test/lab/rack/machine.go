@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +39,7 @@ const (
 type Machine struct {
 	rack *Rack
 	spec Spec
+	log  *slog.Logger
 
 	mu   sync.Mutex
 	qemu *qmp
@@ -46,8 +48,8 @@ type Machine struct {
 var _ bmctest.Machine = (*Machine)(nil)
 
 // OpenMachine finds the machine's files, makes them where they are missing, and takes over a QEMU that still runs.
-func OpenMachine(ctx context.Context, r *Rack, spec Spec) (*Machine, error) {
-	m := &Machine{rack: r, spec: spec}
+func OpenMachine(ctx context.Context, r *Rack, spec Spec, logger *slog.Logger) (*Machine, error) {
+	m := &Machine{rack: r, spec: spec, log: logger}
 	for _, dir := range []string{m.path("tpm"), r.sockets(), r.Path("run"), r.Path("log")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("making machine %s: %w", spec.Name, err)
@@ -166,7 +168,7 @@ func (m *Machine) event(name string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := m.consume(ctx); err != nil && !errors.Is(err, errGone) {
-		m.rack.say("machine %s: %v", m.spec.Name, err)
+		m.log.Error("clearing the one-time boot", "host", m.spec.Name, "err", err)
 	}
 }
 
@@ -177,6 +179,7 @@ func (m *Machine) PowerOn(ctx context.Context) error {
 	if m.on() {
 		return nil
 	}
+	m.log.Info("power on", "host", m.spec.Name)
 	once, err := m.once()
 	if err != nil {
 		return err

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench measures metald beside its peers and prints one line for each benchmark:
+//
+//	BENCH <id> metald=<value> peer=<value> ratio=<ratio> unit=<unit>
+//
+// with a line above it that names the peer and the durability of both sides. It measures and judges nothing: goals are the
+// reader's. It must not touch metald's insides. A peer that cannot be had is said to be absent, and no line is printed.
+//
+// Start reading at benchmarks.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"metald.io/metald/test/lab/rack"
+)
+
+// benchmarks by their id. Those that share a rack run in one go.
+var benchmarks = []struct {
+	id, what string
+	run      func(context.Context, *rack.Rack, int) error
+}{
+	{"P16", "power-on to Ready over the hand-driven floor, emulated machine, diskless", firstBoot},
+	{"P18", "size of the ramdisk in MiB, over the goal of 40", ramdiskSize},
+}
+
+func main() {
+	only := flag.String("only", os.Getenv("ONLY"), "ids of the benchmarks to run, all when empty")
+	pairs := flag.Int("pairs", 5, "interleaved pairs a benchmark runs")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, strings.Fields(strings.ReplaceAll(*only, ",", " ")), *pairs); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, only []string, pairs int) (err error) {
+	for _, id := range only {
+		if !slices.ContainsFunc(benchmarks, func(b struct {
+			id, what string
+			run      func(context.Context, *rack.Rack, int) error
+		}) bool {
+			return b.id == id
+		}) {
+			return fmt.Errorf("there is no benchmark %s yet", id)
+		}
+	}
+	if pairs < 1 {
+		return errors.New("-pairs must be at least 1")
+	}
+	r, err := rack.New("bench", os.Stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Down(context.WithoutCancel(ctx))) }()
+	if err := r.Down(ctx); err != nil {
+		return err
+	}
+	if err := r.RunSetup(ctx); err != nil {
+		return err
+	}
+	for _, b := range benchmarks {
+		if len(only) > 0 && !slices.Contains(only, b.id) {
+			continue
+		}
+		fmt.Printf("# %s: %s\n", b.id, b.what)
+		if err := b.run(ctx, r, pairs); err != nil {
+			return fmt.Errorf("%s: %w", b.id, err)
+		}
+	}
+	return nil
+}
