@@ -35,7 +35,7 @@ func (c *Console) Say(format string, args ...any) {
 		return
 	}
 	c.last, c.at = line, time.Now()
-	fmt.Fprintf(c.out, "metald %6.1fs  %s\r\n", time.Since(c.start).Seconds(), line)
+	fmt.Fprintf(c.out, "metald %6.1fs  %s\n", time.Since(c.start).Seconds(), line)
 }
 
 // Shout prints a trouble that a person has to mend, so that it stands out from kernel messages: what is wrong, and what
@@ -49,10 +49,10 @@ func (c *Console) Shout(wrong string, todo ...string) {
 	c.last, c.at = wrong, time.Now()
 	var b strings.Builder
 	rule := strings.Repeat("=", 78)
-	fmt.Fprintf(&b, "\r\n%s\r\n  metald: %s\r\n", rule, wrong)
+	fmt.Fprintf(&b, "\n%s\n  metald: %s\n", rule, wrong)
 	for _, line := range todo {
-		fmt.Fprintf(&b, "  %s\r\n", line)
+		fmt.Fprintf(&b, "  %s\n", line)
 	}
-	fmt.Fprintf(&b, "%s\r\n\r\n", rule)
+	fmt.Fprintf(&b, "%s\n\n", rule)
 	_, _ = io.WriteString(c.out, b.String()) // nobody to tell when the console itself fails
 }
