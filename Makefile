@@ -1,0 +1,55 @@
+# The targets that work, and what they need. `make` alone lists them.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+
+# Tools are run at one version each, and kept out of go.mod.
+STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+CONTROLLERGEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.20.0
+
+# What `make generate` writes.
+GENERATED = api/v1alpha1/zz_generated.deepcopy.go internal/apiserver/crds/*.yaml
+N ?= 10
+
+.PHONY: help build test test-long check generate lab lab-down e2e soak clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/metald and bin/metald-agent, both static
+	$(GOBUILD) -o bin/metald ./cmd/metald
+	$(GOBUILD) -o bin/metald-agent ./cmd/metald-agent
+
+test: ## all quick tests: no root, no network, no QEMU
+	go test ./...
+
+test-long: ## the race detector on what many goroutines share (needs gcc)
+	go test -race -count=1 ./internal/inventory/... ./internal/pxe/... ./internal/provision/...
+
+check: ## format, vet, staticcheck, the rules of the house, generated files
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt would change:" $$bad; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go test -count=1 ./test
+	@before=$$(cat $(GENERATED) | sha256sum); $(MAKE) --no-print-directory generate; \
+		test "$$before" = "$$(cat $(GENERATED) | sha256sum)" || { echo "generated files were old: commit what 'make generate' wrote"; exit 1; }
+
+generate: ## make the generated code and the CustomResourceDefinitions anew
+	go run $(CONTROLLERGEN) object paths=./api/...
+	go generate ./internal/...
+
+lab: ## a virtual host and a control plane, from off to a Ready node (root, Debian 12)
+	go run ./test/lab up
+
+lab-down: ## end everything that make lab started; what was built is kept
+	go run ./test/lab down
+
+e2e: ## the whole path on real firmware, unattended, leaving nothing behind (root, Debian 12)
+	go test -tags e2e -count=1 -timeout 25m -v ./test/e2e
+
+soak: ## make e2e N times, 10 unless N= says otherwise
+	@for i in $$(seq $(N)); do echo "soak $$i of $(N)"; $(MAKE) --no-print-directory e2e || exit 1; done
+
+clean: ## remove what was built
+	rm -rf bin build dist
