@@ -60,6 +60,7 @@ func Dial(kubeconfig []byte, server string) (*Cluster, error) {
 	}
 	cfg.QPS, cfg.Burst = 50, 100
 	cfg.UserAgent = "metald"
+	cfg.ContentType, cfg.AcceptContentTypes = "application/json", "application/json" // small volumes, and a person can read along
 	watching := rest.CopyConfig(cfg)
 	cfg.Timeout = callTimeout
 	c := &Cluster{server: server, ca: cfg.CAData, now: time.Now}
