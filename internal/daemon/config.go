@@ -108,14 +108,13 @@ type BMCConfig struct {
 	PollInterval time.Duration `yaml:"pollInterval"`
 	// Sweep are the networks in which strange BMCs are looked for; none by default.
 	Sweep []netip.Prefix `yaml:"sweep"`
+	// SweepInterval is how often they are searched.
+	SweepInterval time.Duration `yaml:"sweepInterval"`
 }
 
-// LimitsConfig says how long a host may stay in a state before it is called stalled.
+// LimitsConfig bounds what metald waits for. How long a host may stay in a state is part of the state table, not of the
+// configuration.
 type LimitsConfig struct {
-	RegisteringTimeout    time.Duration `yaml:"registeringTimeout"`
-	InspectingTimeout     time.Duration `yaml:"inspectingTimeout"`
-	ProvisioningTimeout   time.Duration `yaml:"provisioningTimeout"`
-	DeprovisioningTimeout time.Duration `yaml:"deprovisioningTimeout"`
 	// BootTimeout is how long a boot that was ordered may take until the agent speaks.
 	BootTimeout time.Duration `yaml:"bootTimeout"`
 	// JoinTimeout is how long a bootstrap token lives.
@@ -136,12 +135,8 @@ func DefaultConfig() Config {
 		APIVersion: ConfigVersion,
 		Kind:       ConfigKind,
 		API:        APIConfig{Listen: "127.0.0.1:8443"},
-		BMC:        BMCConfig{PollInterval: 30 * time.Second},
+		BMC:        BMCConfig{PollInterval: 30 * time.Second, SweepInterval: 10 * time.Minute},
 		Limits: LimitsConfig{
-			RegisteringTimeout:    10 * time.Minute,
-			InspectingTimeout:     30 * time.Minute,
-			ProvisioningTimeout:   60 * time.Minute,
-			DeprovisioningTimeout: 30 * time.Minute,
 			// A server with 2 TB of memory takes more than ten minutes to train it before it asks the network for anything.
 			BootTimeout: 20 * time.Minute,
 			JoinTimeout: 30 * time.Minute,

@@ -122,12 +122,10 @@ func TestConfigWhole(t *testing.T) {
 			DNS:       []netip.Addr{netip.MustParseAddr("10.0.0.53"), netip.MustParseAddr("10.0.0.54")},
 			LeaseTime: 10 * time.Minute,
 		}}},
-		BMC: BMCConfig{PollInterval: 5 * time.Second, Sweep: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")}},
-		Limits: LimitsConfig{
-			RegisteringTimeout: time.Minute, InspectingTimeout: 2 * time.Minute, ProvisioningTimeout: 3 * time.Minute,
-			DeprovisioningTimeout: 4 * time.Minute, BootTimeout: 5 * time.Minute, JoinTimeout: 6 * time.Minute,
-		},
-		Log: LogConfig{Format: "json", Level: "debug"},
+		BMC: BMCConfig{PollInterval: 5 * time.Second, Sweep: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")},
+			SweepInterval: 15 * time.Minute},
+		Limits: LimitsConfig{BootTimeout: 5 * time.Minute, JoinTimeout: 6 * time.Minute},
+		Log:    LogConfig{Format: "json", Level: "debug"},
 	}
 	if diff := cmp.Diff(want, got, cmpAddr); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)

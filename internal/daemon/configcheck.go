@@ -48,10 +48,7 @@ func (c *Config) check(file string, at lines) error {
 		value time.Duration
 	}{
 		{"bmc.pollInterval", c.BMC.PollInterval},
-		{"limits.registeringTimeout", c.Limits.RegisteringTimeout},
-		{"limits.inspectingTimeout", c.Limits.InspectingTimeout},
-		{"limits.provisioningTimeout", c.Limits.ProvisioningTimeout},
-		{"limits.deprovisioningTimeout", c.Limits.DeprovisioningTimeout},
+		{"bmc.sweepInterval", c.BMC.SweepInterval},
 		{"limits.bootTimeout", c.Limits.BootTimeout},
 		{"limits.joinTimeout", c.Limits.JoinTimeout},
 	} {

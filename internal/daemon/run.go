@@ -4,10 +4,26 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"metald.io/metald/internal/apiserver"
+	"metald.io/metald/internal/cluster"
+	"metald.io/metald/internal/desk"
+	"metald.io/metald/internal/imaging"
+	"metald.io/metald/internal/inventory"
+	"metald.io/metald/internal/provision"
+	"metald.io/metald/internal/pxe"
 )
 
 // Options is what Run is started with.
@@ -17,18 +33,202 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
-// Run serves until ctx ends.
+// Run opens the sockets that the configuration names and serves until ctx ends. It returns an error when the data directory
+// is in use, a socket cannot be had, or the disk fails under it: then nothing more may be acknowledged.
 func Run(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
 		return fmt.Errorf("making data directory: %w", err)
 	}
+	store, err := inventory.Open(o.DataDir, inventory.Options{Logger: o.Logger, Now: time.Now})
+	if err != nil {
+		return fmt.Errorf("opening the inventory: %w", err)
+	}
+	sockets, err := listen(o.Config, o.DataDir)
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	d, err := New(o, store, sockets)
+	if err != nil {
+		sockets.close()
+		return errors.Join(err, store.Close())
+	}
+	return errors.Join(d.Serve(ctx), store.Close())
+}
+
+// Sockets are what a daemon serves on; a nil one is not served.
+type Sockets struct {
+	API, Agents, Boot, Admin net.Listener
+	// DHCP has one socket for each interface of the configuration, in its order.
+	DHCP []net.PacketConn
+}
+
+// listen opens every socket, or none.
+func listen(c Config, dataDir string) (s Sockets, err error) {
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	for _, door := range []struct {
+		name, address string
+		to            *net.Listener
+	}{{"api", c.API.Listen, &s.API}, {"agents", c.Agents.Listen, &s.Agents}, {"boot", c.Boot.Listen, &s.Boot}} {
+		if door.address == "" {
+			continue
+		}
+		if *door.to, err = net.Listen("tcp", door.address); err != nil {
+			return s, fmt.Errorf("opening %s.listen: %w", door.name, err)
+		}
+	}
+	if s.Admin, err = listenAdmin(filepath.Join(dataDir, "metald.sock")); err != nil {
+		return s, err
+	}
+	for _, i := range c.DHCP.Interfaces {
+		conn, err := pxe.ListenDHCP(i.Name)
+		if err != nil {
+			return s, fmt.Errorf("opening DHCP on interface %s: %w", i.Name, err)
+		}
+		s.DHCP = append(s.DHCP, conn)
+	}
+	return s, nil
+}
+
+func (s Sockets) close() {
+	for _, l := range []net.Listener{s.API, s.Agents, s.Boot, s.Admin} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	for _, c := range s.DHCP {
+		_ = c.Close()
+	}
+}
+
+// Daemon is all rooms in one struct.
+type Daemon struct {
+	Mind    *provision.Mind
+	API     *apiserver.Server
+	Desk    *desk.Desk
+	Images  *imaging.Store
+	Store   *inventory.Store
+	config  Config
+	pki     *PKI
+	sockets Sockets
+	dhcp    []*pxe.DHCP
+	log     *slog.Logger
+}
+
+// New puts the rooms together over a store and sockets that are open.
+func New(o Options, store *inventory.Store, sockets Sockets) (*Daemon, error) {
 	pki, err := EnsurePKI(o.DataDir, o.Config.CertificateNames(), time.Now())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := pki.WriteAdminKubeconfig(o.Config.ServerURL()); err != nil {
-		return err
+		return nil, err
 	}
-	<-ctx.Done()
-	return nil
+	images, err := imaging.OpenStore(filepath.Join(o.DataDir, "images"))
+	if err != nil {
+		return nil, fmt.Errorf("opening the image store: %w", err)
+	}
+	d := &Daemon{Store: store, Images: images, config: o.Config, pki: pki, sockets: sockets, log: o.Logger}
+	d.API, err = apiserver.New(apiserver.Config{
+		Etcd: store.Etcd(), Listener: sockets.API, Certificate: pki.Certificate, Key: pki.Key, ClientCA: pki.ClientCA, Logger: o.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the API server: %w", err)
+	}
+	c := o.Config
+	d.Mind = provision.New(provision.Config{
+		Store: store, Images: images, BMCs: controllers{},
+		Connect: func(kubeconfig []byte, server string) (provision.Cluster, error) {
+			return cluster.Dial(kubeconfig, server)
+		},
+		Limits: provision.Limits{Boot: c.Limits.BootTimeout, Join: c.Limits.JoinTimeout, Poll: c.BMC.PollInterval,
+			Sweep: c.BMC.SweepInterval},
+		SweepPrefixes: c.BMC.Sweep, Logger: o.Logger, Now: time.Now,
+	})
+	d.Desk = desk.New(desk.Config{
+		Registrar: registrar{d.Mind}, Orders: orders{d.Mind}, Inventories: store.Inventories(), Lookout: d.Mind, Logger: o.Logger, Now: time.Now,
+	})
+	for _, i := range c.DHCP.Interfaces {
+		subnet := pxe.Subnet{Interface: i.Name, Server: i.Server, Prefix: i.Subnet, First: i.Range.First, Last: i.Range.Last,
+			Router: i.Router, DNS: i.DNS, LeaseTime: i.LeaseTime, BootURL: c.Boot.URL, AgentURL: c.Agents.URL}
+		if err := subnet.Validate(); err != nil {
+			return nil, err
+		}
+		d.dhcp = append(d.dhcp, pxe.NewDHCP(subnet, d.Mind, leases{store.Records("leases")}, d.Mind, o.Logger))
+	}
+	return d, nil
 }
+
+// Serve works until ctx ends or a room fails.
+func (d *Daemon) Serve(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.API.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-d.Store.Fatal():
+			return fmt.Errorf("writing the inventory, nothing more is acknowledged: %w", err)
+		}
+	})
+	g.Go(func() error { return d.Mind.Run(ctx) })
+	for i, server := range d.dhcp {
+		g.Go(func() error { return server.Serve(ctx, d.sockets.DHCP[i]) })
+	}
+	if l := d.sockets.Boot; l != nil {
+		serveHTTP(ctx, g, l, bootHandler(d.Images, d.log))
+	}
+	if l := d.sockets.Agents; l != nil {
+		pair, err := tls.X509KeyPair(d.pki.Certificate, d.pki.Key)
+		if err != nil {
+			return fmt.Errorf("reading the serving certificate: %w", err)
+		}
+		serveHTTP(ctx, g, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13,
+			NextProtos: []string{"http/1.1"}}), d.Desk)
+	}
+	g.Go(func() error {
+		select {
+		case <-d.API.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+		serveHTTP(ctx, g, d.sockets.Admin, adminProxy(d.API.Loopback()))
+		d.log.Info("ready", "api", d.config.ServerURL(), "agents", d.config.Agents.URL, "boot", d.config.Boot.URL, "dhcp", len(d.dhcp))
+		_, err := daemon.SdNotify(false, daemon.SdNotifyReady)
+		return err
+	})
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// serveHTTP serves one door until ctx ends. Long polls end with it: their context is the server's.
+func serveHTTP(ctx context.Context, g *errgroup.Group, l net.Listener, h http.Handler) {
+	server := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	g.Go(func() error {
+		if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serving %s: %w", l.Addr(), err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			_ = server.Close()
+		}
+		return nil
+	})
+}
+
+// bootHandler serves boot files, and the time of day to agents whose clock is wrong (any answer has a Date).
+func bootHandler(blobs pxe.Blobs, log *slog.Logger) http.Handler { return pxe.NewFiles(blobs, log) }

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/bmc"
+	"metald.io/metald/internal/desk"
+	"metald.io/metald/internal/inventory"
+	"metald.io/metald/internal/provision"
+	"metald.io/metald/internal/pxe"
+)
+
+// registrar lets the desk ask the mind who a machine may be.
+type registrar struct{ mind *provision.Mind }
+
+func (r registrar) Identify(_ context.Context, hello v1alpha1.Hello, _ netip.Addr) (desk.Identified, error) {
+	ek := ""
+	if hello.TPM != nil {
+		sum := sha256.Sum256(hello.TPM.EK)
+		ek = hex.EncodeToString(sum[:])
+	}
+	c := r.mind.Identify(hello, ek)
+	return desk.Identified{Known: c.Known, Host: c.Host, Epoch: c.Epoch, PinnedEK: c.PinnedEK, NoTPM: c.NoTPM, Refuse: c.Refuse}, nil
+}
+
+func (r registrar) Epoch(_ context.Context, host v1alpha1.HostRef) (int64, error) {
+	return r.mind.Epoch(host)
+}
+
+// orders lets the desk ask the mind what an agent shall do.
+type orders struct{ mind *provision.Mind }
+
+func (o orders) Next(ctx context.Context, s desk.Session) (v1alpha1.Order, error) {
+	return o.mind.Next(ctx, s.Host, s.Epoch, s.Mode, s.BootID)
+}
+
+// controllers is the way to real BMCs.
+type controllers struct{}
+
+func (controllers) Certificate(ctx context.Context, a bmc.Address) (string, *x509.Certificate, error) {
+	return bmc.Certificate(ctx, a)
+}
+
+func (controllers) Dial(ctx context.Context, t bmc.Target) (bmc.Controller, error) {
+	return bmc.Dial(ctx, t)
+}
+
+func (controllers) Sweep(ctx context.Context, prefixes []netip.Prefix, found func(bmc.Found)) error {
+	return bmc.Sweep(ctx, prefixes, bmc.SweepOptions{}, found)
+}
+
+// leases keeps DHCP leases as raw records in the inventory's file.
+type leases struct{ records *inventory.Records }
+
+func (l leases) Leases(ctx context.Context) ([]pxe.Lease, error) {
+	all, err := l.records.All(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading leases: %w", err)
+	}
+	list := make([]pxe.Lease, 0, len(all))
+	for key, data := range all {
+		var lease pxe.Lease
+		if err := json.Unmarshal(data, &lease); err != nil {
+			return nil, fmt.Errorf("reading lease %s: %w", key, err)
+		}
+		list = append(list, lease)
+	}
+	return list, nil
+}
+
+func (l leases) Save(ctx context.Context, lease pxe.Lease) error {
+	data, err := json.Marshal(lease)
+	if err != nil {
+		return err
+	}
+	return l.records.Put(ctx, lease.Key(), data)
+}
+
+func (l leases) Remove(ctx context.Context, lease pxe.Lease) error {
+	return l.records.Delete(ctx, lease.Key())
+}
