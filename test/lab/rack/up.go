@@ -4,6 +4,7 @@ package rack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -153,29 +154,37 @@ func (r *Rack) Down(ctx context.Context) error {
 	return nil
 }
 
-// clean ends processes in an order in which none restarts or misses another: metald first, the store of the cluster last.
+// clean ends processes in an order in which none restarts or misses another: metald, the BMCs, the machines, the rest.
 func (r *Rack) clean(ctx context.Context) error {
-	running := r.Processes()
-	rank := func(name string) int {
+	turns := make([][]string, 4)
+	for _, name := range r.Processes() {
+		turn := 3
 		switch {
 		case name == "metald":
-			return 0
+			turn = 0
 		case strings.HasSuffix(name, ".bmc"):
-			return 1
+			turn = 1
 		case strings.HasSuffix(name, ".qemu"):
-			return 2
-		case name == "etcd":
-			return 9
+			turn = 2
 		}
-		return 5
+		turns[turn] = append(turns[turn], name)
 	}
-	for turn := range 10 {
-		for _, name := range running {
-			if rank(name) == turn {
-				if err := r.Stop(name, 10*time.Second); err != nil {
-					return err
-				}
-			}
+	for turn, names := range turns {
+		grace := 10 * time.Second
+		if turn > 1 {
+			// Nothing of theirs is kept, and an API server takes its time when its store goes at the same moment.
+			grace = time.Second
+		}
+		ended := make(chan error)
+		for _, name := range names {
+			go func() { ended <- r.Stop(name, grace) }()
+		}
+		var errs []error
+		for range names {
+			errs = append(errs, <-ended)
+		}
+		if err := errors.Join(errs...); err != nil {
+			return err
 		}
 	}
 	if err := r.removeNetwork(context.WithoutCancel(ctx)); err != nil {
