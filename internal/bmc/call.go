@@ -44,8 +44,20 @@ func (c *call) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (c *call) send(req *http.Request) (*http.Response, error) {
+	resp, err := c.sendOne(req)
+	if err == nil && req.Method == http.MethodGet && resp.StatusCode/100 == 2 {
+		err = c.whole(resp)
+	}
+	if err != nil {
+		return nil, c.note(err)
+	}
+	return resp, nil
+}
+
+// sendOne sends one request, counted, in the session.
+func (c *call) sendOne(req *http.Request) (*http.Response, error) {
 	if c.requests.Add(1) > maxRequests {
-		return nil, c.note(fmt.Errorf("%w: more than %d resources", errExcess, maxRequests))
+		return nil, fmt.Errorf("%w: more than %d resources", errExcess, maxRequests)
 	}
 	req.Close = false // gofish asks for one connection a request
 	req.Header.Del("Connection")
@@ -53,11 +65,7 @@ func (c *call) send(req *http.Request) (*http.Response, error) {
 	if c.token != "" {
 		req.Header.Set("X-Auth-Token", c.token)
 	}
-	resp, err := c.wire.send(req)
-	if err != nil {
-		return nil, c.note(err)
-	}
-	return resp, nil
+	return c.wire.send(req)
 }
 
 // note keeps the first failure of the network: bmclib swallows errors, and half an inventory must not pass for a whole one.

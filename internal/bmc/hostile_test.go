@@ -221,18 +221,52 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-// TestCycle: a collection that lists itself ends at the bound.
+// TestCycle: a collection whose last page is followed by its first ends at the bound.
 func TestCycle(t *testing.T) {
 	g := newRig(t, bmctest.Options{})
 	c := g.dial(t)
 	self := `{"@odata.id":"` + pathOne + `/Memory","Name":"Memory","Members":[{"@odata.id":"` + pathOne + `/Memory"}],"Members@odata.nextLink":"` + pathOne + `/Memory"}`
 	g.Fault(bmctest.Rule{Path: pathOne + "/Memory", Status: 200, Body: []byte(self)})
-	_, err := c.(Inventorier).Inventory(t.Context())
-	if !errors.Is(err, errExcess) {
+	if _, err := c.(Inventorier).Inventory(t.Context()); !errors.Is(err, errExcess) {
 		t.Errorf("Inventory() = %v, want errExcess", err)
 	}
-	if n := len(g.Requests()); n > maxRequests+100 {
+	if n := len(g.Requests()); n > maxElements+100 {
 		t.Errorf("%d requests", n)
+	}
+}
+
+// TestPages: a collection in pages is read as one, and a page that fails does not pass for the end.
+func TestPages(t *testing.T) {
+	const ports = pathOne + "/EthernetInterfaces"
+	first := `{"@odata.id":"` + ports + `","Name":"Ports","Members":[{"@odata.id":"` + ports + `/NIC2"}],"Members@odata.nextLink":"` + ports + `?$skip=1"}`
+	second := `{"@odata.id":"` + ports + `","Name":"Ports","Members":[{"@odata.id":"` + ports + `/NIC1"}]}`
+	g := newRig(t, bmctest.Options{})
+	c := g.dial(t)
+	g.Fault(bmctest.Rule{Path: ports, Status: 200, Body: []byte(first), Times: 1})
+	remove := g.Fault(bmctest.Rule{Path: ports, Status: 200, Body: []byte(second)})
+	id, err := c.Identity(t.Context())
+	if err != nil || len(id.MACs) != 2 {
+		t.Errorf("Identity() = %+v, %v; want two MACs", id, err)
+	}
+	remove()
+	g.Fault(bmctest.Rule{Path: ports, Status: 200, Body: []byte(first), Times: 1})
+	g.Fault(bmctest.Rule{Path: ports, Status: 500})
+	if id, err := c.Identity(t.Context()); err == nil {
+		t.Errorf("Identity() = %+v, although the second page failed", id)
+	}
+}
+
+// TestNull: gofish would call a method of a nil object, in a goroutine where nobody can recover.
+func TestNull(t *testing.T) {
+	for _, path := range []string{"/redfish/v1", pathOne, pathOne + "/EthernetInterfaces/*", "/redfish/v1/Managers/1", pathOne + "/Memory/*", pathOne + "/Processors*", "/redfish/v1/Chassis/*"} {
+		g := newRig(t, bmctest.Options{})
+		c := g.dial(t)
+		g.Fault(bmctest.Rule{Method: "GET", Path: path, Status: 200, Header: http.Header{"Etag": {"x"}}, Body: []byte(" null")})
+		_, err := c.Identity(t.Context())
+		_, err2 := c.(Inventorier).Inventory(t.Context())
+		if err := errors.Join(err, err2); !errors.Is(err, errNoObject) {
+			t.Errorf("%s is null: %v, want errNoObject", path, err)
+		}
 	}
 }
 
