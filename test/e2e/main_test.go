@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,6 +27,8 @@ var (
 	lab  *rack.Rack
 	host string
 )
+
+var started = time.Now()
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -57,7 +60,36 @@ func run(m *testing.M) (code int) {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
+	defer leaveNothing(ctx)()
 	return m.Run()
+}
+
+// leaveNothing takes the rack down too where the run does not come to its end: at an interrupt, and a little before the
+// testing package's own limit, which ends the process without a word to anybody.
+func leaveNothing(ctx context.Context) (calm func()) {
+	limit := time.Duration(1 << 62)
+	if f := flag.Lookup("test.timeout"); f != nil {
+		if d := f.Value.(flag.Getter).Get().(time.Duration); d > 2*time.Minute {
+			limit = d - time.Since(started) - time.Minute
+		}
+	}
+	over := make(chan struct{})
+	go func() {
+		select {
+		case <-over:
+			return
+		case <-ctx.Done():
+			fmt.Println("e2e: interrupted")
+		case <-time.After(limit):
+			fmt.Println("e2e: the time is up")
+		}
+		keepLogs()
+		if err := lab.Down(context.WithoutCancel(ctx)); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e: cleaning up:", err)
+		}
+		os.Exit(1)
+	}()
+	return func() { close(over) }
 }
 
 // keepLogs saves what the processes said before the rack is taken down.

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/imaging/ramdisk"
 )
 
 // kernelPackage is the ramdisk's kernel: the full one, whose drivers real servers need.
@@ -38,13 +39,37 @@ func (r *Rack) ramdisk(ctx context.Context) error {
 	if upToDate(r.Path("ramdisk.stamp"), stamp) {
 		return nil
 	}
-	cmd := exec.CommandContext(ctx, r.Metald(), "image", "ramdisk", "--data-dir", r.Data(), "--agent", r.Agent(),
-		"--kernel-package", kernelPackage, "--pool", r.debPool())
+	kernel, err := r.kernel(ctx)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, r.Metald(), "image", "ramdisk", "--data-dir", r.Data(), "--agent", r.Agent(), "--kernel-package", kernel)
 	cmd.Dir = r.Repo
 	if err := r.progress(cmd, ""); err != nil {
 		return err
 	}
 	return os.WriteFile(r.Path("ramdisk.stamp"), stamp, 0o644)
+}
+
+// kernel keeps the ramdisk's kernel package, about 70 MB, so that each new rack need not fetch it again.
+func (r *Rack) kernel(ctx context.Context) (string, error) {
+	dir := filepath.Join(r.Cache, "kernel")
+	if have, _ := filepath.Glob(filepath.Join(dir, "*.deb")); len(have) == 1 {
+		return have[0], nil
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+		return "", fmt.Errorf("keeping the kernel package: %w", err)
+	}
+	r.say("    fetching the kernel package behind %s", kernelPackage)
+	deb, err := ramdisk.FetchKernel(ctx, kernelPackage, dir)
+	if err != nil {
+		return "", err
+	}
+	kept := filepath.Join(dir, filepath.Base(deb))
+	if deb != kept {
+		err = os.Rename(deb, kept)
+	}
+	return kept, err
 }
 
 // image locks, builds and imports the OS image; the build takes minutes and is skipped when nothing of it changed.
@@ -86,22 +111,49 @@ func (r *Rack) BuildImage(ctx context.Context) error {
 	if err := os.RemoveAll(r.ImageDir()); err != nil {
 		return fmt.Errorf("removing the old image: %w", err)
 	}
-	lock := filepath.Join(r.Cache, "image.lock")
-	if err := r.imageStep(ctx, "lock", r.recipe(), "-o", lock); err != nil {
-		return err
-	}
-	if err := r.imageStep(ctx, "build", r.recipe(), "--lock", lock, "--ca-file", ca, "--pool", r.debPool(), "-o", r.ImageDir()); err != nil {
+	if err := r.lockAndBuild(ctx, ca); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(r.ImageDir(), ".stamp"), stamp, 0o644)
 }
+
+// lockAndBuild keeps to the packages of the last lock while the recipe is the same. Where a mirror no longer has one of
+// them, it locks today's.
+func (r *Rack) lockAndBuild(ctx context.Context, ca string) error {
+	recipe, err := r.stamp([]string{r.recipe()})
+	if err != nil {
+		return err
+	}
+	build := func() error {
+		return r.imageStep(ctx, "build", r.recipe(), "--lock", r.lock(), "--ca-file", ca, "--pool", r.debPool(), "-o", r.ImageDir())
+	}
+	if upToDate(r.lock()+".recipe", recipe) {
+		err := r.imageStep(ctx, "lock", r.recipe(), "-o", r.lock(), "--keep-packages")
+		if err == nil {
+			err = build()
+		}
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		r.say("    with the packages of the last lock: %v; locking today's", err)
+	}
+	if err := r.imageStep(ctx, "lock", r.recipe(), "-o", r.lock()); err != nil {
+		return err
+	}
+	if err := os.WriteFile(r.lock()+".recipe", recipe, 0o644); err != nil {
+		return fmt.Errorf("remembering the lock: %w", err)
+	}
+	return build()
+}
+
+func (r *Rack) lock() string { return filepath.Join(r.Cache, "image.lock") }
 
 // BuildSeeded makes the image once more, with a seed inside its UKI.
 func (r *Rack) BuildSeeded(ctx context.Context, seed, dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("removing the old image: %w", err)
 	}
-	return r.imageStep(ctx, "build", r.recipe(), "--lock", filepath.Join(r.Cache, "image.lock"), "--ca-file", filepath.Join(r.Data(), "pki", "ca.crt"),
+	return r.imageStep(ctx, "build", r.recipe(), "--lock", r.lock(), "--ca-file", filepath.Join(r.Data(), "pki", "ca.crt"),
 		"--pool", r.debPool(), "--seed", seed, "-o", dir)
 }
 
