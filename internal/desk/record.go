@@ -4,6 +4,7 @@ package desk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"metald.io/metald/api/v1alpha1"
 )
@@ -145,7 +147,15 @@ func enter(agent *v1alpha1.AgentFacts, epoch int64) {
 
 // change edits the agent's part of a host's inventory, and makes the inventory where there is none yet.
 func (r *record) change(ctx context.Context, host v1alpha1.HostRef, edit func(*v1alpha1.AgentFacts)) error {
+	owner := metav1.OwnerReference{
+		APIVersion: "metal3.io/v1alpha1", Kind: "BareMetalHost", Name: host.Name, UID: types.UID(host.UID),
+	}
 	apply := func(object *v1alpha1.HostInventory) error {
+		for _, other := range object.OwnerReferences {
+			if other.Kind == owner.Kind && other.UID != owner.UID {
+				return errors.New("it belongs to an earlier host of this name, which is not swept away yet")
+			}
+		}
 		if object.Status.Agent == nil {
 			object.Status.Agent = &v1alpha1.AgentFacts{}
 		}
@@ -162,7 +172,9 @@ func (r *record) change(ctx context.Context, host v1alpha1.HostRef, edit func(*v
 		}
 		fresh := &v1alpha1.HostInventory{
 			TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "HostInventory"},
-			ObjectMeta: metav1.ObjectMeta{Namespace: host.Namespace, Name: host.Name},
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: host.Namespace, Name: host.Name, OwnerReferences: []metav1.OwnerReference{owner},
+			},
 		}
 		_ = apply(fresh)
 		_, err = r.inventories.Create(ctx, fresh)
