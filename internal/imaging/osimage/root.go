@@ -136,7 +136,7 @@ func (b *builder) setUnits(ctx context.Context, dir string) error {
 // cleaned are paths that differ from build to build, hold what only an installer needs, or come from this machine.
 var cleaned = []string{
 	"var/*", "run/*", "tmp/*", "boot/*", "root/.*", "etc/.pwd.lock", "etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-",
-	"etc/subgid-", "etc/apt", "etc/hostname", "etc/resolv.conf", "etc/machine-id", "etc/mtab", "usr/share/doc/*", "usr/share/man/*",
+	"etc/subgid-", "etc/apt", "etc/hostname", "etc/machine-id", "etc/mtab", "usr/share/doc/*", "usr/share/man/*",
 	"usr/share/info/*", "usr/share/lintian",
 }
 
@@ -172,7 +172,17 @@ func (b *builder) clean(dir string) error {
 	if err := placeLink("../proc/self/mounts", filepath.Join(dir, "etc/mtab")); err != nil {
 		return err
 	}
-	// The agent writes it from its DHCP lease; the builder's own must not leak in.
+	return b.clearResolver(dir)
+}
+
+// clearResolver empties the resolver's file: mmdebstrap leaves the builder's own there, and a DNS server that cannot be
+// reached costs kubelet 20 seconds. A recipe that brings its own keeps it.
+func (b *builder) clearResolver(dir string) error {
+	for _, f := range b.files {
+		if f.path == "/etc/resolv.conf" {
+			return nil
+		}
+	}
 	return placeLink("../run/metald/resolv.conf", filepath.Join(dir, "etc/resolv.conf"))
 }
 
