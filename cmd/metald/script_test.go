@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"metald.io/metald/internal/apiserver"
+	"metald.io/metald/internal/daemon"
+	"metald.io/metald/internal/inventory"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"metald": main})
+}
+
+// The scripts run against a real door over a real inventory; only the mind is away, so nothing touches the hosts they make.
+func TestScripts(t *testing.T) {
+	data := openDoor(t)
+	testscript.Run(t, testscript.Params{
+		Dir:           filepath.Join("testdata", "script"),
+		UpdateScripts: *update,
+		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("DATA", data)
+			e.Setenv("METALD_KUBECONFIG", daemon.AdminKubeconfig(data))
+			e.Setenv("HOME", e.WorkDir)
+			return nil
+		},
+	})
+}
+
+// exits is "exits CODE PROGRAM ARGS...": the program must end with that very code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGS...")
+	}
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if want, err := strconv.Atoi(args[0]); err != nil || got != want {
+		ts.Fatalf("exit code: got %d, want %s", got, args[0])
+	}
+}
+
+// openDoor serves the users' API from a fresh data directory until the test ends, and returns the directory.
+func openDoor(t *testing.T) string {
+	t.Helper()
+	data := t.TempDir()
+	pki, err := daemon.EnsurePKI(data, nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := inventory.Open(data, inventory.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pki.WriteAdminKubeconfig("https://" + listener.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	server, err := apiserver.New(apiserver.Config{
+		Etcd: store.Etcd(), Listener: listener, Certificate: pki.Certificate, Key: pki.Key, ClientCA: pki.ClientCA,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the door: %v", err)
+		}
+		if err := store.Close(); err != nil {
+			t.Errorf("closing the inventory: %v", err)
+		}
+	})
+	select {
+	case <-server.Ready():
+	case err := <-ended:
+		t.Fatalf("the door did not open: %v", err)
+	case <-time.After(time.Minute):
+		t.Fatal("the door did not open in a minute")
+	}
+	if _, err := os.Stat(daemon.AdminKubeconfig(data)); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
