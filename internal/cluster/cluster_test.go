@@ -84,9 +84,12 @@ func TestGrant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := c.Grant(t.Context(), "h2", 5*time.Minute)
+	other, err := c.Grant(t.Context(), "h2", time.Hour)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !other.Expires.Equal(noon.Add(10 * time.Minute)) {
+		t.Errorf("a grant for an hour expires at %s, want ten minutes past noon", other.Expires)
 	}
 	g, err := c.Grant(t.Context(), "h1", 5*time.Minute)
 	if err != nil {
@@ -140,8 +143,8 @@ func TestGrantRefuses(t *testing.T) {
 	}{
 		{"H_1", "granting a join", time.Minute},
 		{"", "granting a join", time.Minute},
-		{"h1", "is not a life between", 0},
-		{"h1", "is not a life between", time.Hour},
+		{"h1", "is none", 0},
+		{"h1", "is none", -time.Minute},
 	} {
 		if _, err := c.Grant(t.Context(), a.node, a.ttl); err == nil || !strings.Contains(err.Error(), a.want) {
 			t.Errorf("node %q for %s: got %v, want an error with %q", a.node, a.ttl, err, a.want)

@@ -6,5 +6,5 @@
 // It must not know hosts, pools or inventories, and it decides nothing: when to grant, and what a Node's readiness means,
 // is the mind's.
 //
-// Start reading at Grant, then mismatches in csr.go, which is what stands between a stolen token and a Node.
+// Start reading at Cluster.Grant, then mismatches in csr.go, which is what stands between a stolen token and a Node.
 package cluster

@@ -47,13 +47,13 @@ func (g Grant) Format(f fmt.State, _ rune) {
 }
 
 // Grant makes a bootstrap token for this Node and no other: Approve holds the token to the name. Earlier tokens for the
-// Node end here, so there is never more than one. ttl is at most MaxGrant.
+// Node end here, so there is never more than one. A ttl above MaxGrant is cut to it; Grant.Expires says what it became.
 func (c *Cluster) Grant(ctx context.Context, nodeName string, ttl time.Duration) (Grant, error) {
 	if problems := validation.IsDNS1123Subdomain(nodeName); len(problems) > 0 {
 		return Grant{}, fmt.Errorf("granting a join to node %q: %s", nodeName, strings.Join(problems, ", "))
 	}
-	if ttl <= 0 || ttl > MaxGrant {
-		return Grant{}, fmt.Errorf("granting a join to node %s: %s is not a life between 0 and %s", nodeName, ttl, MaxGrant)
+	if ttl <= 0 {
+		return Grant{}, fmt.Errorf("granting a join to node %s: a life of %s is none", nodeName, ttl)
 	}
 	if err := c.ensureBinding(ctx); err != nil {
 		return Grant{}, err
@@ -66,7 +66,7 @@ func (c *Cluster) Grant(ctx context.Context, nodeName string, ttl time.Duration)
 		return Grant{}, fmt.Errorf("making a bootstrap token: %w", err)
 	}
 	id, secret, _ := strings.Cut(token, ".")
-	expires := c.now().Add(ttl).UTC().Truncate(time.Second)
+	expires := c.now().Add(min(ttl, MaxGrant)).UTC().Truncate(time.Second)
 	if _, err := c.client.CoreV1().Secrets(metav1.NamespaceSystem).Create(ctx, tokenSecret(nodeName, id, secret, expires), metav1.CreateOptions{}); err != nil {
 		return Grant{}, fmt.Errorf("storing the bootstrap token of node %s: %w", nodeName, err)
 	}

@@ -58,6 +58,11 @@ func (d *DHCP) Serve(ctx context.Context, conn net.PacketConn) error {
 	if err := d.subnet.Validate(); err != nil {
 		return err
 	}
+	if _, ok := conn.(*net.UDPConn); ok {
+		if err := hasAddress(d.subnet); err != nil {
+			return err
+		}
+	}
 	if err := d.load(ctx); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func ListenDHCP(iface string) (net.PacketConn, error) {
 // server identifier says, and firmware drops such an answer.
 func replier(conn net.PacketConn, server netip.Addr) writer {
 	udp, ok := conn.(*net.UDPConn)
-	if !ok || server.IsLoopback() {
+	if !ok {
 		return func(packet []byte, to netip.AddrPort) error {
 			_, err := conn.WriteTo(packet, net.UDPAddrFromAddrPort(to))
 			return err
@@ -48,4 +48,23 @@ func replier(conn net.PacketConn, server netip.Addr) writer {
 		_, err := p.WriteTo(packet, cm, net.UDPAddrFromAddrPort(to))
 		return err
 	}
+}
+
+// hasAddress refuses an interface that lacks the server's address: each answer would fail with "invalid argument".
+func hasAddress(s Subnet) error {
+	iface, err := net.InterfaceByName(s.Interface)
+	if err != nil {
+		return fmt.Errorf("looking at interface %s: %w", s.Interface, err)
+	}
+	addrs, err := iface.Addrs()
+	if err != nil {
+		return fmt.Errorf("looking at interface %s: %w", s.Interface, err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == s.Server {
+			return nil
+		}
+	}
+	return fmt.Errorf("interface %s does not have the server's address %s: give it one (ip address add %s/%d dev %s) or mend the configuration",
+		s.Interface, s.Server, s.Server, s.Prefix.Bits(), s.Interface)
 }

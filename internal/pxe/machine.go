@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,7 +49,7 @@ const NoArch iana.Arch = 0xffff
 type Machine struct {
 	MAC net.HardwareAddr
 	// UUID is option 97 in SMBIOS's byte order, lower case; empty where the machine sends none or a blank one. Compare with
-	// HasUUID.
+	// UUIDs or HasUUID.
 	UUID string
 	// Arch is option 93, or the number in the vendor class; NoArch where neither is sent.
 	Arch   iana.Arch
@@ -59,14 +60,17 @@ type Machine struct {
 	Hostname, Class string
 }
 
-// HasUUID says whether the machine's UUID is u, in either byte order: EDK2 sends SMBIOS's bytes as they lie (the first
-// three fields little-endian), iPXE sends them as they are printed.
-func (m Machine) HasUUID(u string) bool {
+// UUIDs are the names that the machine's UUID may go by, none where it sent none: EDK2 sends SMBIOS's bytes as they lie
+// (the first three fields little-endian), iPXE sends them as they are printed, and a packet does not say which.
+func (m Machine) UUIDs() []string {
 	if m.UUID == "" {
-		return false
+		return nil
 	}
-	return strings.EqualFold(u, m.UUID) || strings.EqualFold(u, swapUUID(m.UUID))
+	return []string{m.UUID, swapUUID(m.UUID)}
 }
+
+// HasUUID says whether the machine's UUID is u, in either byte order.
+func (m Machine) HasUUID(u string) bool { return slices.Contains(m.UUIDs(), strings.ToLower(u)) }
 
 func machineOf(p *dhcpv4.DHCPv4, iface string) Machine {
 	m := Machine{
