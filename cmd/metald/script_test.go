@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,8 +16,11 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metald.io/metald/internal/apiserver"
+	"metald.io/metald/internal/bmc/bmctest"
 	"metald.io/metald/internal/daemon"
 	"metald.io/metald/internal/inventory"
 )
@@ -27,17 +32,51 @@ func TestMain(m *testing.M) {
 // The scripts run against a real door over a real inventory; only the mind is away, so nothing touches the hosts they make.
 func TestScripts(t *testing.T) {
 	data := openDoor(t)
+	makeNamespace(t, data, "strangers")
+	bmcPort := startBMC(t)
 	testscript.Run(t, testscript.Params{
 		Dir:           filepath.Join("testdata", "script"),
 		UpdateScripts: *update,
 		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("DATA", data)
+			e.Setenv("BMC_PORT", bmcPort)
 			e.Setenv("METALD_KUBECONFIG", daemon.AdminKubeconfig(data))
 			e.Setenv("HOME", e.WorkDir)
 			return nil
 		},
 	})
+}
+
+// startBMC serves one BMC on a port of 127.0.0.1, and returns the port.
+func startBMC(t *testing.T) string {
+	t.Helper()
+	machine := bmctest.NewMemoryMachine(bmctest.Description{Manufacturer: "Example", Model: "X1", UUID: "4c4c4544-0000-1000-8000-000000000001"})
+	cert, err := bmctest.SelfSigned("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(bmctest.New(machine, bmctest.Options{Username: "admin", Password: "hunter2"}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func makeNamespace(t *testing.T, data, name string) {
+	t.Helper()
+	d, err := (&access{dataDir: data}).open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace := &corev1.Namespace{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if err := d.core.Post().Resource("namespaces").Body(namespace).Do(t.Context()).Error(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // exits is "exits CODE PROGRAM ARGS...": the program must end with that very code.
