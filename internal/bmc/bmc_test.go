@@ -187,6 +187,15 @@ func TestPower(t *testing.T) {
 			t.Errorf("step %d, %s: power %s, %v, boots %v; want %s, %d boots", i, s.action, got, err, g.machine.Boots(), s.want, s.boots)
 		}
 	}
+	sent := 0
+	for _, r := range g.Requests() {
+		if r.Method == "POST" && strings.HasSuffix(r.Path, ".Reset") {
+			sent++
+		}
+	}
+	if sent != 5 {
+		t.Errorf("%d resets were sent, want 5: none where the machine is already there", sent)
+	}
 	if err := c.Switch(t.Context(), "Explode"); !errors.Is(err, ErrNotSupported) {
 		t.Errorf("Switch(Explode) = %v, want ErrNotSupported", err)
 	}
@@ -268,21 +277,24 @@ func TestOneTimeBootOther(t *testing.T) {
 // TestBootFaults: a write that did not stick must not pass for one that did.
 func TestBootFaults(t *testing.T) {
 	const system = "/redfish/v1/Systems/1"
+	untagged := `{"@odata.id":"` + system + `","Id":"1","Name":"System","Boot":{"BootSourceOverrideEnabled":"Once","BootSourceOverrideTarget":"UefiHttp"}}`
 	without := `{"@odata.id":"` + system + `","Id":"1","Name":"System","Boot":{"BootSourceOverrideEnabled":"Disabled","BootSourceOverrideTarget@Redfish.AllowableValues":["None","Pxe"]}}`
 	for _, tt := range []struct {
-		name  string
-		rules []bmctest.Rule
-		want  error // nil means that it works all the same
+		name    string
+		rules   []bmctest.Rule
+		want    error // nil means that it works all the same
+		options bmctest.Options
 	}{
-		{"forgotten", []bmctest.Rule{{Method: "PATCH", ForgetBoot: true}}, ErrNotKept},
-		{"target not offered", []bmctest.Rule{{Method: "GET", Path: system, Status: 200, Body: []byte(without)}}, ErrNotSupported},
-		{"method not allowed", []bmctest.Rule{{Method: "PATCH", Status: 405}}, ErrNotSupported},
-		{"busy", []bmctest.Rule{{Method: "PATCH", Status: 503}}, ErrBusy},
-		{"mode refused once", []bmctest.Rule{{Method: "PATCH", Status: 400, Times: 1}}, nil},
-		{"tag out of date once", []bmctest.Rule{{Method: "PATCH", Status: 412, Times: 1}}, nil},
+		{name: "forgotten", rules: []bmctest.Rule{{Method: "PATCH", ForgetBoot: true}}, want: ErrNotKept},
+		{name: "target not offered", rules: []bmctest.Rule{{Method: "GET", Path: system, Status: 200, Body: []byte(without)}}, want: ErrNotSupported},
+		{name: "method not allowed", rules: []bmctest.Rule{{Method: "PATCH", Status: 405}}, want: ErrNotSupported},
+		{name: "busy", rules: []bmctest.Rule{{Method: "PATCH", Status: 503}}, want: ErrBusy},
+		{name: "mode refused once", rules: []bmctest.Rule{{Method: "PATCH", Status: 400, Times: 1}}, want: nil},
+		{name: "tag out of date once", rules: []bmctest.Rule{{Method: "PATCH", Status: 412, Times: 1}}, want: nil},
+		{name: "tag needed and none shown", rules: []bmctest.Rule{{Method: "GET", Path: system, Status: 200, Body: []byte(untagged)}}, options: bmctest.Options{IfMatch: bmctest.IfMatchRequired}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := newRig(t, bmctest.Options{})
+			g := newRig(t, tt.options)
 			c := g.dial(t)
 			for _, r := range tt.rules {
 				g.Fault(r)

@@ -61,7 +61,6 @@ func (c *call) sendOne(req *http.Request) (*http.Response, error) {
 	}
 	req.Close = false // gofish asks for one connection a request
 	req.Header.Del("Connection")
-	req.Header.Del("Authorization")
 	if c.token != "" {
 		req.Header.Set("X-Auth-Token", c.token)
 	}
@@ -133,7 +132,7 @@ func (c *call) resolve(link string) (*url.URL, error) {
 	}
 	u, err := url.Parse(link)
 	if err != nil {
-		return nil, fmt.Errorf("following a link of the BMC: %q is not a URL", printable(link))
+		return nil, fmt.Errorf("%w: %s is no URL", errForeign, printable(link))
 	}
 	to := base.ResolveReference(u)
 	if to.Scheme != base.Scheme || to.Host != base.Host || to.User != nil || !strings.HasPrefix(to.Path, "/") {

@@ -156,8 +156,12 @@ func TestForeignLinks(t *testing.T) {
 				_, err = c.Power(t.Context())
 				_ = c.Close(t.Context())
 			}
-			if err == nil {
-				t.Error("no error")
+			if tt.rule.Status/100 == 3 {
+				if status(err) != tt.rule.Status {
+					t.Errorf("got %v, want status %d: a redirect is not followed", err, tt.rule.Status)
+				}
+			} else if !errors.Is(err, errForeign) {
+				t.Errorf("got %v, want errForeign", err)
 			}
 		})
 	}

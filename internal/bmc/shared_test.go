@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"metald.io/metald/internal/bmc/bmctest"
 )
@@ -23,6 +24,7 @@ func TestShared(t *testing.T) {
 		now++
 		most = max(most, now)
 		mu.Unlock()
+		time.Sleep(time.Millisecond) // long enough for the others to come
 		g.BMC.ServeHTTP(w, r)
 		mu.Lock()
 		now--
