@@ -33,6 +33,7 @@ type DHCP struct {
 	seen   *sightings
 	log    *slog.Logger
 	now    func() time.Time
+	warned limiter
 
 	mu     sync.Mutex
 	leases *Leases
@@ -213,8 +214,9 @@ func (d *DHCP) tell(ctx context.Context, p *dhcpv4.DHCPv4, m Machine, answer *An
 		d.log.Error("boot answer has no legal digest and file name", append(attrs, "image", answer.Digest, "file", answer.File)...)
 	case acked && decision.File != "":
 		d.log.Info("answered boot", append(attrs, "image", answer.Digest, "arch", m.Arch.String())...)
-	case acked && m.Client == PXEClient:
-		d.log.Warn("PXE client got an address and no boot file: only UEFI HTTP boot is served", append(attrs, "arch", m.Arch.String())...)
+	case decision.Reply != nil && m.Client == PXEClient && d.warned.allow(m, d.now()):
+		// At the offer: EDK2 does not even request it, and asks for a minute before it goes on to its next boot option.
+		d.log.Warn("PXE client is offered no boot file: only UEFI HTTP boot is served", append(attrs, "arch", m.Arch.String())...)
 	case acked && m.Client == HTTPClient:
 		d.log.Info("HTTP boot client got an address and no boot file: no boot is ordered", attrs...)
 	case acked:

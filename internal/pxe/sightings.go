@@ -5,6 +5,8 @@ package pxe
 import (
 	"context"
 	"fmt"
+	"maps"
+	"sync"
 	"time"
 )
 
@@ -15,41 +17,52 @@ const (
 	mostSightings = 1000
 )
 
+// limiter lets one thing about each of a bounded number of machines through in sightingInterval.
+type limiter struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// allow says whether it is m's turn, and takes it.
+func (l *limiter) allow(m Machine, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	mac := m.MAC.String()
+	if at, ok := l.last[mac]; ok && now.Sub(at) < sightingInterval {
+		return false
+	}
+	if len(l.last) >= mostSightings {
+		maps.DeleteFunc(l.last, func(_ string, at time.Time) bool { return now.Sub(at) >= sightingInterval })
+		if len(l.last) >= mostSightings {
+			return false
+		}
+	}
+	if l.last == nil {
+		l.last = map[string]time.Time{}
+	}
+	l.last[mac] = now
+	return true
+}
+
 // sightings tells the Lookout of unknown machines from a goroutine of its own: it may write to disk, and a known machine
 // must not wait for that.
 type sightings struct {
 	lookout Lookout
 	queue   chan Machine
-	last    chan map[string]time.Time // holds the one map, as its lock
+	limiter limiter
 }
 
 func newSightings(l Lookout) *sightings {
-	s := &sightings{lookout: l, queue: make(chan Machine, 64), last: make(chan map[string]time.Time, 1)}
-	s.last <- map[string]time.Time{}
-	return s
+	return &sightings{lookout: l, queue: make(chan Machine, 64)}
 }
 
-// see reports m unless it was reported within the last minute, or too many others were.
+// see reports m unless it was reported within the last minute, or too many others were, or the Lookout is behind.
 func (s *sightings) see(m Machine, now time.Time) {
-	last := <-s.last
-	defer func() { s.last <- last }()
-	mac := m.MAC.String()
-	if at, ok := last[mac]; ok && now.Sub(at) < sightingInterval {
+	if !s.limiter.allow(m, now) {
 		return
-	}
-	if len(last) >= mostSightings {
-		for mac, at := range last {
-			if now.Sub(at) >= sightingInterval {
-				delete(last, mac)
-			}
-		}
-		if len(last) >= mostSightings {
-			return
-		}
 	}
 	select {
 	case s.queue <- m:
-		last[mac] = now
 	default:
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -183,6 +184,9 @@ func (c *Client) ask(ctx context.Context, p *dhcpv4.DHCPv4, want dhcpv4.MessageT
 				if err != nil || answer.TransactionID != p.TransactionID || answer.ClientHWAddr.String() != c.MAC.String() {
 					continue
 				}
+				if c.ignores(answer) {
+					continue
+				}
 				switch answer.MessageType() {
 				case want:
 					timer.Stop()
@@ -200,6 +204,12 @@ func (c *Client) ask(ctx context.Context, p *dhcpv4.DHCPv4, want dhcpv4.MessageT
 		}
 	}
 	return nil, ErrSilence
+}
+
+// ignores is what EDK2's PXE client does with an offer that has no boot file: it goes on asking.
+func (c *Client) ignores(answer *dhcpv4.DHCPv4) bool {
+	return strings.HasPrefix(c.Class, "PXEClient") && answer.MessageType() == dhcpv4.MessageTypeOffer &&
+		answer.BootFileName == "" && answer.BootFileNameOption() == ""
 }
 
 func (c *Client) packet(mt dhcpv4.MessageType, mods ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
