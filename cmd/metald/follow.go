@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -69,22 +70,29 @@ func (o statusOptions) await(ctx context.Context, d *door, out, errOut io.Writer
 	waiting, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()
 	nudge := d.changes(waiting, o.scope(d))
+	var last []hostView
 	for {
 		views, err := o.views(ctx, d)
-		if err != nil {
+		switch {
+		case err != nil && (last == nil || ctx.Err() != nil):
 			return err
-		}
-		if len(views) == 0 {
-			return fmt.Errorf("no hosts to wait for")
-		}
-		if allReady(views) {
+		case err != nil:
+			// A daemon that restarts in the middle is what waiting is for.
+		case len(views) == 0:
+			return errors.New("no hosts to wait for")
+		case allReady(views):
 			return o.print(out, views, time.Now())
+		default:
+			last = views
 		}
 		select {
 		case <-nudge:
 			pause(waiting, settle)
 		case <-waiting.Done():
-			if err := o.print(out, views, time.Now()); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := o.print(out, last, time.Now()); err != nil {
 				return err
 			}
 			fmt.Fprintf(errOut, "metald: not all are Ready after %s\n", o.wait)
@@ -102,34 +110,35 @@ func allReady(views []hostView) bool {
 	return true
 }
 
-// follow shows until ctx ends: a person gets one table that is redrawn, a program one line a change.
-func (o statusOptions) follow(ctx context.Context, d *door, out io.Writer) error {
+// follow shows until ctx ends: a person gets one table that is redrawn, a program one line a change. Once it has seen the hosts,
+// it outlives a daemon that is away for a while.
+func (o statusOptions) follow(ctx context.Context, d *door, out, errOut io.Writer) error {
 	nudge := d.changes(ctx, o.scope(d))
 	file, isFile := out.(*os.File)
 	screen := isFile && term.IsTerminal(int(file.Fd())) && (o.output.format == "" || o.output.format == "wide")
-	shown := map[string]string{}
-	for {
+	show, tick := func(views []hostView) error { return o.redraw(out, views) }, time.Second // durations go on
+	if !screen {
+		shown := map[string]string{}
+		show, tick = func(views []hostView) error { return o.lines(out, views, shown) }, time.Minute
+	}
+	var away string // the last error, told once
+	for first := true; ; first = false {
 		views, err := o.views(ctx, d)
-		if ctx.Err() != nil {
-			return nil
-		}
 		switch {
-		case err != nil && !screen:
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && first:
 			return err
 		case err != nil:
-			// A person who watches wants to go on when the daemon is back.
-			fmt.Fprintf(out, "\x1b[H\x1b[J%s\n", err)
-		case screen:
-			err = o.redraw(out, views)
+			if away != err.Error() {
+				away = err.Error()
+				fmt.Fprintln(errOut, "metald:", away)
+			}
 		default:
-			err = o.lines(out, views, shown)
-		}
-		if err != nil && !screen {
-			return err
-		}
-		tick := time.Minute
-		if screen {
-			tick = time.Second // the durations go on
+			away = ""
+			if err := show(views); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -74,7 +74,7 @@ known of it: conditions, the time of each phase, the last events, its BMC's cert
 func (o statusOptions) run(ctx context.Context, d *door, out, errOut io.Writer) error {
 	switch {
 	case o.watch:
-		return o.follow(ctx, d, out)
+		return o.follow(ctx, d, out, errOut)
 	case o.wait > 0:
 		return o.await(ctx, d, out, errOut)
 	}
