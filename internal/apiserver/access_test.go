@@ -145,6 +145,31 @@ func TestVersionCanBeParsed(t *testing.T) {
 	}
 }
 
+// TestOpenAPI looks for the kinds of both servers in the documents that `kubectl explain` and GitOps tools read. They are
+// published a moment after a definition is established.
+func TestOpenAPI(t *testing.T) {
+	d, _ := sharedDoor(t)
+	client, err := discovery.NewDiscoveryClientForConfig(d.client(t, "admin", "system:masters"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, models := range map[string][]string{
+		"/openapi/v3/api/v1":                       {"io.k8s.api.core.v1.Secret", "io.k8s.api.core.v1.Event"},
+		"/openapi/v3/apis/coordination.k8s.io/v1":  {"io.k8s.api.coordination.v1.Lease"},
+		"/openapi/v3/apis/apiextensions.k8s.io/v1": {"apiextensions.v1.CustomResourceDefinition"},
+		"/openapi/v3/apis/metal3.io/v1alpha1":      {"io.metal3.v1alpha1.BareMetalHost", "io.metal3.v1alpha1.HostClaim"},
+		"/openapi/v3/apis/metald.io/v1alpha1":      {"io.metald.v1alpha1.HostProgress", "io.metald.v1alpha1.NodePool"},
+		"/openapi/v2":                              {"io.k8s.api.core.v1.Secret", "io.metal3.v1alpha1.BareMetalHost", "io.metald.v1alpha1.Sighting"},
+	} {
+		for _, model := range models {
+			eventually(t, path+" has "+model, func() bool {
+				body, err := client.RESTClient().Get().AbsPath(path).DoRaw(t.Context())
+				return err == nil && strings.Contains(string(body), model+`":`)
+			})
+		}
+	}
+}
+
 // TestEndsUnderAWatch ends the server while a client watches: a daemon's restart must not wait for its clients.
 func TestEndsUnderAWatch(t *testing.T) {
 	d := open(t)
