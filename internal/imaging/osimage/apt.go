@@ -133,6 +133,11 @@ func fetch(ctx context.Context, pool string, packages []Package) error {
 			return fmt.Errorf("fetching %d locked packages: %w: %s (a version that the mirror no longer has needs a new lock, or its .deb in the pool)", len(absent), err, tail(out))
 		}
 	}
+	return checkPool(pool, packages)
+}
+
+// checkPool compares each package's file with the lock and names every difference.
+func checkPool(pool string, packages []Package) error {
 	var errs []error
 	for _, p := range packages {
 		digest, err := fileDigest(filepath.Join(pool, p.File()))
