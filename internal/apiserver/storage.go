@@ -80,8 +80,9 @@ func (b *backend) decorate(
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the store of %s: %w", config.GroupResource, err)
 	}
+	below := fullStore{store}
 	front, err := cacher.NewCacherFromConfig(cacher.Config{
-		Storage:             store,
+		Storage:             below,
 		Versioner:           versioner,
 		GroupResource:       config.GroupResource,
 		EventsHistoryWindow: config.EventsHistoryWindow,
@@ -98,7 +99,7 @@ func (b *backend) decorate(
 		store.Close()
 		return nil, nil, fmt.Errorf("opening the watch cache of %s: %w", config.GroupResource, err)
 	}
-	delegator := cacher.NewCacheDelegator(front, store)
+	delegator := cacher.NewCacheDelegator(front, below)
 	var once sync.Once // a resource and its subresources share one store, and each of them destroys it
 	return delegator, func() {
 		once.Do(func() {
