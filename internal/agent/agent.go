@@ -115,15 +115,14 @@ func (a *Agent) open(ctx context.Context) (v1alpha1.Session, error) {
 	return session, nil
 }
 
-// work carries out orders until the session is over. It says whether at least one order came.
+// work carries out orders until the session is over. It says whether it got anywhere: a wait or a step that ended well.
 func (a *Agent) work(ctx context.Context, session v1alpha1.Session) (worked bool, err error) {
-	var pause backoff
+	var pause, trouble backoff
 	for {
 		asked := time.Now()
 		order, err := a.Daemon.Next(ctx, session.Token, message(session, ""))
 		switch {
 		case err == nil:
-			worked = true
 			pause.reset()
 		case final(err) || ctx.Err() != nil: // a 4xx that is not stale cannot happen here; a new session is the way out
 			return worked, fmt.Errorf("asking for orders: %w", err)
@@ -135,14 +134,23 @@ func (a *Agent) work(ctx context.Context, session v1alpha1.Session) (worked bool
 			continue
 		}
 		if order.Step == v1alpha1.WaitStep {
+			worked = true
+			trouble.reset()
 			a.Console.Say("waiting for orders")
 			if short := pollLeast - time.Since(asked); short > 0 && !sleep(ctx, short) {
 				return worked, ctx.Err()
 			}
 			continue
 		}
-		if err := a.carryOut(ctx, session, order); err != nil {
-			return worked, err
+		well, err := a.carryOut(ctx, session, order)
+		if err != nil {
+			return worked || well, err
+		}
+		if well {
+			worked = true
+			trouble.reset()
+		} else if !trouble.sleep(ctx) { // the same order again must not be the same failure at full speed
+			return worked, ctx.Err()
 		}
 	}
 }

@@ -18,23 +18,38 @@ type Console struct {
 	mu    sync.Mutex
 	out   io.Writer
 	start time.Time
-	last  string
-	at    time.Time
+	said  map[string]time.Time
 }
 
 // NewConsole writes to out, usually /dev/console.
-func NewConsole(out io.Writer) *Console { return &Console{out: out, start: time.Now()} }
+func NewConsole(out io.Writer) *Console {
+	return &Console{out: out, start: time.Now(), said: make(map[string]time.Time)}
+}
 
-// Say prints one line with the seconds since the start. The line that was just said is not said again within a minute:
+// again says whether a line was said within the last minute, and remembers it.
+func (c *Console) again(line string) bool {
+	now := time.Now()
+	for old, at := range c.said {
+		if now.Sub(at) >= sayAgain {
+			delete(c.said, old)
+		}
+	}
+	_, again := c.said[line]
+	if !again {
+		c.said[line] = now
+	}
+	return again
+}
+
+// Say prints one line with the seconds since the start. A line is not said again within a minute:
 // who waits for a daemon should see that it waits, and not have the reason scroll away.
 func (c *Console) Say(format string, args ...any) {
 	line := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if line == c.last && time.Since(c.at) < sayAgain {
+	if c.again(line) {
 		return
 	}
-	c.last, c.at = line, time.Now()
 	fmt.Fprintf(c.out, "metald %6.1fs  %s\n", time.Since(c.start).Seconds(), line)
 }
 
@@ -43,10 +58,9 @@ func (c *Console) Say(format string, args ...any) {
 func (c *Console) Shout(wrong string, todo ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if wrong == c.last && time.Since(c.at) < sayAgain {
+	if c.again(wrong + strings.Join(todo, "")) {
 		return
 	}
-	c.last, c.at = wrong, time.Now()
 	var b strings.Builder
 	rule := strings.Repeat("=", 78)
 	fmt.Fprintf(&b, "\n%s\n  metald: %s\n", rule, wrong)

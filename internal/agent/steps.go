@@ -16,13 +16,14 @@ import (
 // live much longer.
 const joinWithin = 5 * time.Minute
 
-// carryOut does one step and says how it ended. An error means that the session is over, or that the machine goes off.
-func (a *Agent) carryOut(ctx context.Context, session v1alpha1.Session, order v1alpha1.Order) error {
+// carryOut does one step and tells the daemon how it ended, which it returns too. An error means that the session is
+// over, or that the machine goes off.
+func (a *Agent) carryOut(ctx context.Context, session v1alpha1.Session, order v1alpha1.Order) (well bool, err error) {
 	a.Console.Say("order: %s", order.Step)
 	began := time.Now()
-	err := a.step(ctx, session, order)
+	err = a.step(ctx, session, order)
 	if err != nil && (stale(err) || ctx.Err() != nil) {
-		return err
+		return false, err
 	}
 	done := v1alpha1.Done{Message: message(session, order.Step), OK: err == nil}
 	if err != nil {
@@ -32,22 +33,17 @@ func (a *Agent) carryOut(ctx context.Context, session v1alpha1.Session, order v1
 		a.Console.Say("done: %s, after %.1f s", order.Step, time.Since(began).Seconds())
 	}
 	if err := a.send(ctx, func() error { return a.Daemon.Done(ctx, session.Token, done) }); err != nil {
-		return fmt.Errorf("reporting the end of %s: %w", order.Step, err)
+		return done.OK, fmt.Errorf("reporting the end of %s: %w", order.Step, err)
 	}
 	if order.Step == v1alpha1.PowerOffStep {
 		a.Console.Say("switching off")
 		if err := a.Machine.PowerOff(); err != nil {
 			a.Console.Shout("the machine does not switch itself off.", err.Error())
-			return err
+			return false, err
 		}
-		return errOff
+		return true, errOff
 	}
-	if !done.OK { // whatever the daemon orders next, it should not be the same failure at full speed
-		if !sleep(ctx, waitFirst) {
-			return ctx.Err()
-		}
-	}
-	return nil
+	return done.OK, nil
 }
 
 // step does what is ordered. A step that panics fails; it does not take the first program of the machine with it.
