@@ -94,12 +94,15 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		delay := 100*time.Millisecond + rand.N(300*time.Millisecond)
-		timer := time.AfterFunc(delay, func() { cmd.Process.Kill() })
+		var timer *time.Timer
 		acknowledged := map[string]int64{} // key -> newest revision acknowledged
 		records := map[string]int64{}
 		var newest int64
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
+			if timer == nil { // from the first line on: a busy machine may take long to start a process
+				timer = time.AfterFunc(delay, func() { cmd.Process.Kill() })
+			}
 			var rev int64
 			var key, record string
 			if _, err := fmt.Sscan(lines.Text(), &rev, &key, &record); err != nil {
@@ -110,7 +113,6 @@ func TestKill(t *testing.T) {
 			newest = max(newest, rev)
 		}
 		cmd.Wait() //nolint:errcheck // it was killed
-		timer.Stop()
 		if newest == 0 {
 			t.Fatalf("nothing was acknowledged in %v", delay)
 		}
