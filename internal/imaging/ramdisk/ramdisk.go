@@ -188,8 +188,9 @@ type Spec struct {
 }
 
 // CommandLine is the ramdisk's kernel command line: both consoles, the serial one last so that it is the one that init
-// writes to, and a restart after a panic so that a machine does not hang unseen.
-const CommandLine = "console=tty0 console=ttyS0,115200n8 panic=60 rdinit=/init"
+// writes to, only the kernel's warnings so that the agent's words can be read, and a restart after a panic so that a
+// machine does not hang unseen.
+const CommandLine = "console=tty0 console=ttyS0,115200n8 loglevel=4 panic=60 rdinit=/init"
 
 // Build makes the ramdisk's unified kernel image.
 func Build(ctx context.Context, s Spec) ([]byte, error) {
