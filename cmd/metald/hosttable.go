@@ -92,7 +92,11 @@ func printViews(w io.Writer, o output, views []hostView, withNamespace bool, now
 	}
 	var rows [][]any
 	for _, v := range views {
-		cells := []any{v.Metadata.Name, bmcHost(v.BMC), v.Power, v.stateText(), since(v.Since, now), v.waitingText(),
+		waiting := v.waitingText()
+		if o.format != "wide" {
+			waiting = shorten(waiting, maxWaiting)
+		}
+		cells := []any{v.Metadata.Name, bmcHost(v.BMC), v.Power, v.stateText(), since(v.Since, now), waiting,
 			until(v.deadline(), now), v.nodeText(), v.BootMAC, v.Image, v.Pool, fmt.Sprint(v.Epoch), v.Error}
 		if withNamespace {
 			cells = append([]any{v.Metadata.Namespace}, cells...)
@@ -100,6 +104,16 @@ func printViews(w io.Writer, o output, views []hostView, withNamespace bool, now
 		rows = append(rows, cells)
 	}
 	return o.table(w, columnsOf(names...), rows)
+}
+
+// maxWaiting keeps the table in a terminal's width; -o wide and the host's own page tell all.
+const maxWaiting = 56
+
+func shorten(text string, most int) string {
+	if letters := []rune(text); len(letters) > most {
+		return string(letters[:most-3]) + "..."
+	}
+	return text
 }
 
 func (v hostView) stateText() string {

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"metald.io/metald/internal/daemon"
 )
@@ -35,6 +36,7 @@ loopback and touches no network.`,
 				return nil
 			}
 			logger := newLogger(config.Log)
+			klog.SetSlogLogger(newLogger(librariesLog(config.Log)).With("from", "kubernetes"))
 			if fellBack {
 				logger.Warn("no configuration file, serving the API on loopback alone", "config", path)
 			}
@@ -43,6 +45,14 @@ loopback and touches no network.`,
 	}
 	c.Flags().StringVar(&path, "config", defaultConfig, "configuration file")
 	c.Flags().BoolVar(&check, "check", false, "read and check the configuration, then stop")
+	return c
+}
+
+// librariesLog is for the Kubernetes libraries, whose everyday messages are about themselves and not about any host.
+func librariesLog(c daemon.LogConfig) daemon.LogConfig {
+	if c.Level == "info" {
+		c.Level = "warn"
+	}
 	return c
 }
 

@@ -59,7 +59,7 @@ func rack() []hostView {
 			h.Annotations = map[string]string{v1alpha1.PausedAnnotation: "root: cabling"}
 		}), &v1alpha1.HostProgress{Status: v1alpha1.HostProgressStatus{
 			Since: ago(90 * time.Second), Epoch: 1,
-			Waiting: &v1alpha1.Waiting{For: "the agent's first report", Until: ago(-18 * time.Minute)},
+			Waiting: &v1alpha1.Waiting{For: "the agent's first report, which takes as long as the firmware trains its memory", Until: ago(-18 * time.Minute)},
 		}}),
 		view(ready(), readyProgress()),
 		view(bmh("r1n05", metal3.StateProvisioned, func(h *metal3.BareMetalHost) {
