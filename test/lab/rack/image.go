@@ -32,7 +32,7 @@ func (r *Rack) debPool() string { return filepath.Join(r.Cache, "debs") }
 
 // ramdisk makes the ramdisk into metald's data directory: a few seconds, once its kernel package is there.
 func (r *Rack) ramdisk(ctx context.Context) error {
-	stamp, err := r.stamp([]string{r.Agent(), filepath.Join(r.Data(), "pki", "ca.crt"), filepath.Join(r.Repo, "internal", "imaging")})
+	stamp, err := r.stamp([]string{r.Agent(), r.Authority(), filepath.Join(r.Repo, "internal", "imaging")})
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (r *Rack) ImportImage(ctx context.Context, dir string) error {
 
 // BuildImage makes the image in ImageDir where it is missing or made from something else.
 func (r *Rack) BuildImage(ctx context.Context) error {
-	ca := filepath.Join(r.Data(), "pki", "ca.crt")
+	ca := r.Authority()
 	stamp, err := r.stamp([]string{r.Agent(), ca, r.Program("kubelet"), r.Program("pause"),
 		filepath.Join(r.Repo, "deploy", "image"), filepath.Join(r.Repo, "internal", "imaging")})
 	if err != nil {
@@ -153,7 +153,7 @@ func (r *Rack) BuildSeeded(ctx context.Context, seed, dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("removing the old image: %w", err)
 	}
-	return r.imageStep(ctx, "build", r.recipe(), "--lock", r.lock(), "--ca-file", filepath.Join(r.Data(), "pki", "ca.crt"),
+	return r.imageStep(ctx, "build", r.recipe(), "--lock", r.lock(), "--ca-file", r.Authority(),
 		"--pool", r.debPool(), "--seed", seed, "-o", dir)
 }
 

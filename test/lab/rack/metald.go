@@ -40,7 +40,10 @@ func (r *Rack) ConfigFile() string { return r.Path("metald.yaml") }
 
 // siteFiles are the site's certificate authority. It is kept when the rack goes down, since ramdisk and image carry it and
 // would have to be built anew.
-var siteFiles = []string{"ca.crt", "ca.key"}
+var siteFiles = []string{"site-ca.crt", "site-ca.key"}
+
+// Authority is the site CA that ramdisk and image carry.
+func (r *Rack) Authority() string { return filepath.Join(r.Data(), "pki", siteFiles[0]) }
 
 // StartMetald starts `metald serve` in the namespace and waits until its API answers.
 func (r *Rack) StartMetald(ctx context.Context) error {

@@ -79,8 +79,7 @@ func (r *Rack) run(ctx context.Context, phases []phase) error {
 func (r *Rack) build(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, "make", "--no-print-directory", "build")
 	cmd.Dir = r.Repo
-	cmd.Env = append(os.Environ(), strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -v")) // a line for each package
-	if err := r.progress(cmd, "packages compiled"); err != nil {
+	if err := r.progress(cmd, ""); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(r.Program(""), 0o755); err != nil {
