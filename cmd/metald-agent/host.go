@@ -21,9 +21,19 @@ type host struct {
 	rootHash string
 	join     func(context.Context, v1alpha1.JoinSeed) error
 	powerOff func() error
+	// drivers is closed when the machine's devices have theirs; nil where they had before.
+	drivers <-chan struct{}
+}
+
+// settled waits for the drivers.
+func (h host) settled() {
+	if h.drivers != nil {
+		<-h.drivers
+	}
 }
 
 func (h host) Hello() v1alpha1.Hello {
+	h.settled()
 	hello := facts.Hello("/", h.bootMAC)
 	hello.RootHash = h.rootHash
 	return hello
@@ -31,6 +41,7 @@ func (h host) Hello() v1alpha1.Hello {
 
 // TPM opens the TPM, nil without one. A driver that was just loaded may take a moment to make its device.
 func (h host) TPM() (agent.TPM, error) {
+	h.settled()
 	for tries := 0; ; tries++ {
 		t, err := tpm.Open()
 		if err != nil {
@@ -46,7 +57,10 @@ func (h host) TPM() (agent.TPM, error) {
 	}
 }
 
-func (h host) Facts(context.Context) *v1alpha1.HostFacts { return inspect(h.bootMAC) }
+func (h host) Facts(context.Context) *v1alpha1.HostFacts {
+	h.settled()
+	return inspect(h.bootMAC)
+}
 
 func (h host) Join(ctx context.Context, seed v1alpha1.JoinSeed) error {
 	if h.join == nil {

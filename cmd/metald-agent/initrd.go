@@ -44,7 +44,7 @@ func initrd(root diskless.Root) error {
 		return err
 	}
 	clock(ctx, lease, authority)
-	if err := load(ctx, lease.BootURL, root); err != nil {
+	if err := fetch(ctx, lease.BootURL, root); err != nil {
 		refuse(ctx, lease, authority, root, err)
 		return err
 	}
@@ -63,8 +63,8 @@ func initrd(root diskless.Root) error {
 	return diskless.Switch(target, "/sbin/init", nil, []string{"HOME=/", "TERM=linux", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"})
 }
 
-// load brings the root into memory and mounts it.
-func load(ctx context.Context, bootURL string, root diskless.Root) error {
+// fetch brings the root into memory and mounts it.
+func fetch(ctx context.Context, bootURL string, root diskless.Root) error {
 	if err := diskless.Memory(imageDir, root); err != nil {
 		return err
 	}
@@ -81,6 +81,7 @@ func load(ctx context.Context, bootURL string, root diskless.Root) error {
 	}
 	took := time.Since(began)
 	console.Say("fetched and checked %d MiB in %.1f s", root.SizeBytes>>20, took.Seconds())
+	<-drivers // dm-verity's and the file system's among them
 	return diskless.Map(path, root, target)
 }
 
@@ -99,7 +100,7 @@ func refuse(ctx context.Context, lease network.Lease, authority []byte, root dis
 		if err == nil {
 			a := agent.Agent{
 				Daemon: agent.NewClient(lease.AgentURL, tls), Console: console, Mode: v1alpha1.InitrdMode, Version: Version(),
-				Machine: host{bootMAC: lease.MAC.String(), rootHash: root.RootHash, powerOff: early.PowerOff},
+				Machine: host{bootMAC: lease.MAC.String(), rootHash: root.RootHash, powerOff: early.PowerOff, drivers: drivers},
 			}
 			err = a.Refuse(ctx, why.Error())
 		}

@@ -42,7 +42,7 @@ func ramdisk() error {
 		go func() {
 			a := agent.Agent{
 				Daemon: agent.NewClient(lease.AgentURL, tls), Console: console, Mode: v1alpha1.RamdiskMode, Version: Version(),
-				Machine: host{bootMAC: lease.MAC.String(), powerOff: early.PowerOff},
+				Machine: host{bootMAC: lease.MAC.String(), powerOff: early.PowerOff, drivers: drivers},
 			}
 			console.Say("saying hello to %s", lease.AgentURL)
 			ended <- a.Run(work)

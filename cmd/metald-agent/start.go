@@ -37,6 +37,16 @@ func start() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading the kernel's command line: %w", err)
 	}
+	go load()
+	return string(line), nil
+}
+
+// drivers is closed when all are loaded. The network does not wait for it: a card's link takes its time to come up, and
+// meanwhile the disks' drivers can be loaded.
+var drivers = make(chan struct{})
+
+func load() {
+	defer close(drivers)
 	began := time.Now()
 	loaded, err := early.Drivers(modulesFile)
 	if err != nil {
@@ -46,7 +56,6 @@ func start() (string, error) {
 	if err := early.MountVariables(); err != nil {
 		console.Say("%v", err)
 	}
-	return string(line), nil
 }
 
 // lost is the end of a first program that cannot go on: it says why, gives a person time to read it, and switches the
