@@ -12,6 +12,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"metald.io/metald/internal/cluster"
 )
 
 const (
@@ -117,7 +119,7 @@ type BMCConfig struct {
 type LimitsConfig struct {
 	// BootTimeout is how long a boot that was ordered may take until the agent speaks.
 	BootTimeout time.Duration `yaml:"bootTimeout"`
-	// JoinTimeout is how long a bootstrap token lives.
+	// JoinTimeout is how long a bootstrap token lives, at most ten minutes.
 	JoinTimeout time.Duration `yaml:"joinTimeout"`
 }
 
@@ -139,7 +141,7 @@ func DefaultConfig() Config {
 		Limits: LimitsConfig{
 			// A server with 2 TB of memory takes more than ten minutes to train it before it asks the network for anything.
 			BootTimeout: 20 * time.Minute,
-			JoinTimeout: 30 * time.Minute,
+			JoinTimeout: cluster.MaxGrant,
 		},
 		Log: LogConfig{Format: "text", Level: "info"},
 	}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"metald.io/metald/internal/cluster"
 )
 
 // check looks at the whole configuration before anything starts, and says everything that is wrong with it at once.
@@ -55,6 +57,9 @@ func (c *Config) check(file string, at lines) error {
 		if d.value < time.Second {
 			bad(d.path, "%s is too short: want at least 1s", d.value)
 		}
+	}
+	if c.Limits.JoinTimeout > cluster.MaxGrant {
+		bad("limits.joinTimeout", "%s is too long for a bootstrap token: want at most %s", c.Limits.JoinTimeout, cluster.MaxGrant)
 	}
 	if !slices.Contains([]string{"text", "json"}, c.Log.Format) {
 		bad("log.format", "%q: want text or json", c.Log.Format)

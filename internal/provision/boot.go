@@ -138,8 +138,10 @@ func (s *step) bootFailure(order *v1alpha1.BootOrder, mode string, p bmc.PowerSt
 // decided, and it never waits.
 func (m *Mind) Boot(asking pxe.Machine) (pxe.Answer, bool) {
 	keys := m.evidence.find(macWord(asking.MAC.String()))
-	if len(keys) == 0 {
-		keys = m.evidence.find(uuidWord(asking.UUID))
+	for _, uuid := range asking.UUIDs() { // in both byte orders: firmware does not agree on one
+		if len(keys) == 0 {
+			keys = m.evidence.find(uuidWord(uuid))
+		}
 	}
 	if len(keys) != 1 {
 		return pxe.Answer{}, false

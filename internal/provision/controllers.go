@@ -112,6 +112,9 @@ func (s *step) credentialsChanged(ctx context.Context) bool {
 	if s.Host.Status.ErrorType != metal3.RegistrationError {
 		return false
 	}
+	if s.Host.Status.TriedCredentials.Reference == nil {
+		return false // none was ever sent: it is not the credentials that fail
+	}
 	secret, err := s.secret(ctx)
 	return err == nil && !s.Host.Status.TriedCredentials.Match(*secret)
 }

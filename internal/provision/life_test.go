@@ -175,6 +175,17 @@ func TestDeafFirmwareIsNamedAndTriedAgain(t *testing.T) {
 	})
 }
 
+func TestDeadBMCIsAskedAtItsPace(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.rack.dead = true
+		w.enrol()
+		time.Sleep(time.Hour)
+		if w.rack.dials < 10 || w.rack.dials > 25 {
+			t.Errorf("a dead BMC was asked %d times in an hour, want about one in five minutes after the first few", w.rack.dials)
+		}
+	})
+}
+
 func TestHungBMCKeepsItsReason(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.rack.hang = true

@@ -73,7 +73,7 @@ func (s *step) pin(ctx context.Context, address bmc.Address) error {
 	}
 	shown, _, err := s.BMCs.Certificate(ctx, address)
 	if err != nil {
-		return fmt.Errorf("reading the BMC's certificate: %w", err)
+		return err
 	}
 	if accepted != "" && shown != accepted {
 		return &bmc.PinChangedError{Pinned: accepted, Shown: shown}

@@ -192,6 +192,8 @@ type rack struct {
 	boots    int // power-ons
 	logins   int
 	hang     bool
+	dead     bool // refuses connections
+	dials    int
 	// deaf firmware never asks; mute agents never report.
 	deaf, mute bool
 	refused    int // sessions that were refused
@@ -201,6 +203,10 @@ type rack struct {
 func (r *rack) Certificate(context.Context, bmc.Address) (string, *x509.Certificate, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.dials++
+	if r.dead {
+		return "", nil, fmt.Errorf("connection refused: %w", bmc.ErrUnreachable)
+	}
 	return r.pin, nil, nil
 }
 
