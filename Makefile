@@ -13,9 +13,9 @@ CONTROLLERGEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.20.0
 
 # What `make generate` writes.
 GENERATED = api/v1alpha1/zz_generated.deepcopy.go internal/apiserver/crds/*.yaml
-N ?= 10
+N ?= 5
 
-.PHONY: help build test test-long check generate lab lab-down e2e soak clean
+.PHONY: help build test test-long check generate lab lab-down e2e soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,8 +51,11 @@ lab-down: ## end everything that make lab started; what was built is kept
 e2e: ## the whole path on real firmware, unattended, leaving nothing behind (root, Debian 12)
 	go test -tags e2e -count=1 -timeout 25m -v ./test/e2e
 
-soak: ## make e2e N times, 10 unless N= says otherwise
+soak: ## make e2e N times, 5 unless N= says otherwise
 	@for i in $$(seq $(N)); do echo "soak $$i of $(N)"; $(MAKE) --no-print-directory e2e || exit 1; done
+
+bench: ## measure beside peers and print BENCH lines; ONLY="P16 P18" for some (root, Debian 12)
+	go run ./test/bench -only "$(ONLY)"
 
 clean: ## remove what was built
 	rm -rf bin build dist

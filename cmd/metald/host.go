@@ -16,8 +16,8 @@ import (
 )
 
 func newHostCommand(a *access) *cobra.Command {
-	return group("host", "Take, adopt and forget hosts; list strangers",
-		newTakeCommand(a), newAdoptCommand(a), newSightingsCommand(a), newForgetCommand(a))
+	return group("host", "Take, adopt, repin and forget hosts; list strangers",
+		newTakeCommand(a), newAdoptCommand(a), newRepinCommand(a), newSightingsCommand(a), newForgetCommand(a))
 }
 
 func newTakeCommand(a *access) *cobra.Command {

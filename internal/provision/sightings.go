@@ -200,6 +200,6 @@ func (m *Mind) listed(f bmc.Found) bool {
 }
 
 func foundSighting(f bmc.Found) v1alpha1.SightingStatus {
-	return v1alpha1.SightingStatus{Kind: "bmc", Address: f.Address.Authority(), UUID: f.UUID, CertificateSHA256: f.CertificateSHA256,
+	return v1alpha1.SightingStatus{Kind: "bmc", Address: f.Address.String(), UUID: f.UUID, CertificateSHA256: f.CertificateSHA256,
 		Said: strings.TrimSpace(strings.Join([]string{f.Vendor, f.Product, "Redfish", f.RedfishVersion}, " "))}
 }
