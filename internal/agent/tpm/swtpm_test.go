@@ -100,3 +100,17 @@ func TestRealTPM(t *testing.T) {
 		t.Errorf("another TPM opened the credential: %x", got)
 	}
 }
+
+// A TPM without P-256 shows RSA keys.
+func TestRealTPMWithRSA(t *testing.T) {
+	rsa := On(tpmtest.Start(t, t.TempDir()))
+	defer rsa.Close()
+	keys, err := rsa.keys(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := bytes.Repeat([]byte{42}, 32)
+	if got, err := rsa.Activate(seal(t, keys, secret)); err != nil || !bytes.Equal(got, secret) {
+		t.Errorf("activating: got %x, %v", got, err)
+	}
+}

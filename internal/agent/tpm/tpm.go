@@ -76,36 +76,40 @@ func (t *TPM) Close() error {
 
 // Keys makes both keys, once, and shows their public areas.
 func (t *TPM) Keys() (v1alpha1.TPMKeys, error) {
-	var certificate tpm2.TPMHandle
+	// One machine must always show the same key, so what decides is the TPM's ability and not what worked today. ECC is
+	// first because a discrete TPM makes a P-256 key at once and may take half a minute for RSA.
+	ecc, err := t.hasP256()
+	if err != nil {
+		return v1alpha1.TPMKeys{}, err
+	}
+	return t.keys(ecc)
+}
+
+func (t *TPM) keys(ecc bool) (keys v1alpha1.TPMKeys, err error) {
+	template, certificate := tpm2.RSAEKTemplate, rsaCertificate
+	if ecc {
+		template, certificate = tpm2.ECCEKTemplate, eccCertificate
+	}
 	if t.ek == nil {
-		// One machine must always show the same key, so what decides is the TPM's ability and not what worked today. ECC is
-		// first because a discrete TPM makes a P-256 key at once and may take half a minute for RSA.
-		ecc, err := t.hasP256()
-		if err != nil {
-			return v1alpha1.TPMKeys{}, err
-		}
-		template := tpm2.RSAEKTemplate
-		certificate = rsaCertificate
-		if ecc {
-			template, certificate = tpm2.ECCEKTemplate, eccCertificate
-		}
 		if t.ek, err = t.primary(tpm2.TPMRHEndorsement, template); err != nil {
-			return v1alpha1.TPMKeys{}, fmt.Errorf("making the endorsement key: %w", err)
+			return keys, fmt.Errorf("making the endorsement key: %w", err)
 		}
+	}
+	if t.ak == nil {
 		// The null hierarchy has a new seed at each reset and no password: the key is new at each boot, and an owner's
 		// password that an earlier system has set does not stand in the way.
 		if t.ak, err = t.primary(tpm2.TPMRHNull, akTemplate(ecc)); err != nil {
-			return v1alpha1.TPMKeys{}, fmt.Errorf("making the attestation key: %w", err)
+			return keys, fmt.Errorf("making the attestation key: %w", err)
 		}
 	}
-	return v1alpha1.TPMKeys{
-		EK: tpm2.Marshal(t.ek.public), EKCertificate: t.certificate(certificate), AK: tpm2.Marshal(t.ak.public),
-	}, nil
+	keys.EK, keys.AK = tpm2.Marshal(t.ek.public), tpm2.Marshal(t.ak.public)
+	keys.EKCertificate = t.certificate(certificate)
+	return keys, nil
 }
 
 // Activate opens a credential (TPM2_ActivateCredential).
 func (t *TPM) Activate(challenge v1alpha1.Challenge) ([]byte, error) {
-	if t.ek == nil {
+	if t.ek == nil || t.ak == nil {
 		return nil, errors.New("no keys were made")
 	}
 	blob, err := tpm2.Unmarshal[tpm2.TPM2BIDObject](challenge.CredentialBlob)
