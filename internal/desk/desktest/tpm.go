@@ -123,7 +123,7 @@ func (t *TPM) Activate(sealed v1alpha1.Challenge) ([]byte, error) {
 		return nil, err
 	}
 	plain := make([]byte, len(body))
-	//nolint:staticcheck // the TPM's storage cipher is CFB; the HMAC above is its integrity
+	//lint:ignore SA1019 the TPM's storage cipher is CFB; the HMAC above is its integrity
 	cipher.NewCFBDecrypter(block, make([]byte, aes.BlockSize)).XORKeyStream(plain, body)
 	secret, err := tpm2.Unmarshal[tpm2.TPM2BDigest](plain)
 	if err != nil {
