@@ -42,6 +42,9 @@ func (s *step) boot(ctx context.Context, kind metal3.ErrorType, answer, digest, 
 	order := s.Progress.Status.Boot
 	switch next {
 	case stepArrived:
+		if err := s.endBoot(ctx, answer); err != nil {
+			return false, failed(kind, err)
+		}
 		return true, content()
 	case stepAwait:
 		return false, awaits(s.whereInBoot(mode), "Booting", order.Deadline.Time, "", lookAgain)
@@ -89,6 +92,18 @@ func (s *step) order(ctx context.Context, answer, digest string) error {
 		p.Status.Boot = &v1alpha1.BootOrder{Answer: answer, Digest: digest, Epoch: p.Status.Epoch,
 			Ordered: metav1.NewTime(now), Deadline: metav1.NewTime(now.Add(s.Limits.Boot))}
 		startPhase(&p.Status, "boot "+answer, metav1.NewTime(now))
+		return nil
+	})
+	if err == nil {
+		s.Progress = p
+	}
+	return err
+}
+
+// endBoot notes that the boot has come to its agent.
+func (s *step) endBoot(ctx context.Context, answer string) error {
+	p, err := s.Store.Progresses().Update(ctx, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
+		endPhase(&p.Status, "boot "+answer, metav1.NewTime(s.at))
 		return nil
 	})
 	if err == nil {

@@ -46,7 +46,6 @@ func (s *step) release(ctx context.Context, bootID string) (*v1alpha1.JoinSeed, 
 		p.Status.Join = &v1alpha1.JoinGrant{TokenID: grant.TokenID, Epoch: p.Status.Epoch, BootID: bootID,
 			Granted: metav1.NewTime(s.now()), Expires: metav1.NewTime(grant.Expires)}
 		startPhase(&p.Status, "join", metav1.NewTime(s.now()))
-		endPhase(&p.Status, "boot "+bootImage, metav1.NewTime(s.now()))
 		return nil
 	})
 	if err != nil {

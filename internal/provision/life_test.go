@@ -43,6 +43,11 @@ func TestFromOffToReady(t *testing.T) {
 		if p.Waiting != nil {
 			t.Errorf("a Ready host waits for %+v", p.Waiting)
 		}
+		for _, ph := range p.Phases {
+			if ph.End == nil {
+				t.Errorf("phase %s has not ended", ph.Name)
+			}
+		}
 		if p.Epoch != 2 || w.rack.boots != 2 {
 			t.Errorf("got epoch %d after %d power-ons, want 2 and 2", p.Epoch, w.rack.boots)
 		}
