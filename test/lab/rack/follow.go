@@ -219,14 +219,18 @@ func (r *Rack) farewell(ctx context.Context, phases []phase) error {
 	if r.Name != "metald-lab" {
 		short = r.relative(r.Dir)
 	}
-	r.say(`
-what to type next
-  %[1]s/metald status              the hosts, and what each waits for
-  %[1]s/metald status %[2]s        one host: conditions, events, time of each phase
-  %[1]s/bmh get bmh -o wide        the same through metald's Kubernetes API
-  %[1]s/kubectl get nodes          the Kubernetes cluster that it joined
-  %[1]s/console %[2]s              its serial console
-  make lab-down                    end it all`, short, r.Spec(0).Name)
+	r.say("\nwhat to type next")
+	name := r.Spec(0).Name
+	for _, line := range [][2]string{
+		{short + "/metald status", "the hosts, and what each waits for"},
+		{short + "/metald status " + name, "one host: conditions, events, time of each phase"},
+		{short + "/bmh get bmh -o wide", "the same through metald's Kubernetes API"},
+		{short + "/kubectl get nodes", "the Kubernetes cluster that it joined"},
+		{short + "/console " + name, "its serial console"},
+		{"make lab-down", "end it all"},
+	} {
+		r.say("  %-*s  %s", len(short)+16, line[0], line[1])
+	}
 	return nil
 }
 
