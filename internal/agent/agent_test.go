@@ -90,7 +90,7 @@ func run(t *testing.T, s *script, m *metal, d time.Duration) (err error) {
 	return err
 }
 
-var away = errors.New("connection refused")
+var errAway = errors.New("connection refused")
 
 func refused(status int, reason string) error {
 	return &RefusedError{Status: status, AgentError: v1alpha1.AgentError{Reason: reason}}
@@ -98,7 +98,7 @@ func refused(status int, reason string) error {
 
 func TestAgentNeverGivesUp(t *testing.T) {
 	for name, err := range map[string]error{
-		"daemon away": away, "unknown machine": refused(404, "UnknownMachine"), "another TPM": refused(403, "TPMChanged"), "busy": refused(429, "Busy"),
+		"daemon away": errAway, "unknown machine": refused(404, "UnknownMachine"), "another TPM": refused(403, "TPMChanged"), "busy": refused(429, "Busy"),
 	} {
 		s := &script{hello: func() error { return err }}
 		if got := run(t, s, &metal{}, time.Hour); !errors.Is(got, context.DeadlineExceeded) {
@@ -129,7 +129,7 @@ func TestAgentSaysHelloAgainWhenItsSessionIsOver(t *testing.T) {
 func TestAgentKeepsItsSessionWhileTheDaemonIsAway(t *testing.T) {
 	s := &script{next: func(n int) (v1alpha1.Order, error) {
 		if n < 20 {
-			return v1alpha1.Order{}, away
+			return v1alpha1.Order{}, errAway
 		}
 		return order(v1alpha1.PowerOffStep), nil
 	}}
@@ -201,7 +201,7 @@ func TestDoneIsSentUntilItIsTaken(t *testing.T) {
 		next: func(int) (v1alpha1.Order, error) { return order(v1alpha1.PowerOffStep), nil },
 		done: func(v1alpha1.Done) error {
 			if tries++; tries < 5 {
-				return away
+				return errAway
 			}
 			return nil
 		},
@@ -222,7 +222,7 @@ func TestRefuse(t *testing.T) {
 		{"taken", func(int) error { return nil }, 1, false},
 		{"daemon away at first", func(n int) error {
 			if n < 3 {
-				return away
+				return errAway
 			}
 			return nil
 		}, 3, false},
