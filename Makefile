@@ -2,6 +2,8 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
+# No machine's clock can be right that is before the commit that its agent was built from.
+BUILT   := $(shell git log -1 --format=%cI 2>/dev/null)
 
 # One set of flags for build, vet and test: with two, everything is compiled twice.
 export CGO_ENABLED = 0
@@ -22,13 +24,14 @@ help: ## list the targets
 
 build: ## bin/metald and bin/metald-agent, both static
 	go build -ldflags '$(LDFLAGS)' -o bin/metald ./cmd/metald
-	go build -ldflags '$(LDFLAGS)' -o bin/metald-agent ./cmd/metald-agent
+	go build -ldflags '$(LDFLAGS) -X main.built=$(BUILT)' -o bin/metald-agent ./cmd/metald-agent
 
 test: ## all quick tests: no root, no network, no QEMU
 	go test ./...
 
-test-long: ## the race detector on what many goroutines share (needs gcc)
+test-long: ## the race detector on what many goroutines share (needs gcc), and a real TPM implementation (needs swtpm)
 	CGO_ENABLED=1 go test -race -count=1 ./internal/inventory/... ./internal/pxe/... ./internal/provision/...
+	go test -tags long -count=1 ./internal/agent/tpm ./cmd/metald-agent
 
 check: ## format, vet, staticcheck, the rules of the house, generated files
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt would change:" $$bad; exit 1; }

@@ -118,6 +118,8 @@ type JoinSeed struct {
 	NodeName string `json:"nodeName"`
 	// BootstrapKubeconfig is a kubeconfig with a bootstrap token of a few minutes' life.
 	BootstrapKubeconfig string `json:"bootstrapKubeconfig"`
+	// ClusterCA is the cluster's authority in PEM: who the kubelet lets in (logs, exec). Empty lets nobody in.
+	ClusterCA string `json:"clusterCA,omitempty"`
 	// KubeletConfig is a KubeletConfiguration in YAML.
 	KubeletConfig string `json:"kubeletConfig"`
 	// NodeIP is the address the kubelet should use, empty to let it choose.

@@ -38,7 +38,9 @@ const (
 type Grant struct {
 	TokenID    string
 	Kubeconfig string
-	Expires    time.Time
+	// CA is the cluster's authority in PEM, which a kubelet also asks of those who call it.
+	CA      string
+	Expires time.Time
 }
 
 // Format keeps the secret out of logs and errors, under every verb.
@@ -74,7 +76,7 @@ func (c *Cluster) Grant(ctx context.Context, nodeName string, ttl time.Duration)
 	if err != nil {
 		return Grant{}, err
 	}
-	return Grant{TokenID: id, Kubeconfig: kubeconfig, Expires: expires}, nil
+	return Grant{TokenID: id, Kubeconfig: kubeconfig, CA: string(c.ca), Expires: expires}, nil
 }
 
 // Revoke removes a token; one that is gone is no error. A kubelet that has its certificate needs the token no more.

@@ -171,7 +171,7 @@ func (r *record) change(ctx context.Context, host v1alpha1.HostRef, edit func(*v
 			return fmt.Errorf("writing the inventory of %s/%s: %w", host.Namespace, host.Name, err)
 		}
 		fresh := &v1alpha1.HostInventory{
-			TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "HostInventory"},
+			TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "HostInventory"},
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: host.Namespace, Name: host.Name, OwnerReferences: []metav1.OwnerReference{owner},
 			},

@@ -60,7 +60,7 @@ func (s *step) release(ctx context.Context, bootID string) (*v1alpha1.JoinSeed, 
 	s.log.Info("released a join seed", "host", s.key, "epoch", s.epoch(), "token", grant.TokenID)
 	s.tell(ctx, "Normal", "SeedReleased", fmt.Sprintf("bootstrap credential %s for epoch %d, expires %s", grant.TokenID, s.epoch(),
 		grant.Expires.UTC().Format("15:04:05Z")))
-	seed := &v1alpha1.JoinSeed{NodeName: s.nodeName(), BootstrapKubeconfig: grant.Kubeconfig, KubeletConfig: config,
+	seed := &v1alpha1.JoinSeed{NodeName: s.nodeName(), BootstrapKubeconfig: grant.Kubeconfig, ClusterCA: grant.CA, KubeletConfig: config,
 		Taints: append([]v1alpha1.Taint{}, kc.Spec.Taints...)}
 	if pool, ok := s.pools.get(d.Pool); ok {
 		seed.Taints = append(seed.Taints, pool.Spec.Taints...)

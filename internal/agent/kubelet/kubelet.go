@@ -26,14 +26,15 @@ import (
 )
 
 const (
-	unit = "kubelet.service"
+	unit      = "kubelet.service"
+	clusterCA = "cluster-ca.crt"
 	// lookEvery is how often the certificate is looked for.
 	lookEvery = 250 * time.Millisecond
 )
 
 // Kubelet is where the kubelet's unit expects its files, and how it is started.
 type Kubelet struct {
-	// Dir gets bootstrap.kubeconfig, kubelet.yaml and kubelet.env.
+	// Dir gets bootstrap.kubeconfig, cluster-ca.crt, kubelet.yaml and kubelet.env.
 	Dir string
 	// Certificate appears when the control plane has let the kubelet in.
 	Certificate string
@@ -104,7 +105,7 @@ func (k Kubelet) state() string {
 
 // write writes the seed's files. The kubeconfig holds a secret; the directory is in memory and it is root's alone.
 func (k Kubelet) write(seed v1alpha1.JoinSeed) error {
-	arguments, err := environment(seed)
+	arguments, err := k.environment(seed)
 	if err != nil {
 		return err
 	}
@@ -116,9 +117,13 @@ func (k Kubelet) write(seed v1alpha1.JoinSeed) error {
 		mode       os.FileMode
 	}{
 		{"bootstrap.kubeconfig", seed.BootstrapKubeconfig, 0o600},
+		{clusterCA, seed.ClusterCA, 0o644},
 		{"kubelet.yaml", seed.KubeletConfig, 0o644},
 		{"kubelet.env", arguments, 0o644},
 	} {
+		if file.text == "" && file.name == clusterCA {
+			continue // a kubelet that is given no file does not look for one
+		}
 		if file.text == "" {
 			return fmt.Errorf("the seed holds nothing for %s", file.name)
 		}
@@ -134,11 +139,14 @@ func (k Kubelet) write(seed v1alpha1.JoinSeed) error {
 }
 
 // environment is the unit's environment file: one variable with the arguments that differ from host to host.
-func environment(seed v1alpha1.JoinSeed) (string, error) {
+func (k Kubelet) environment(seed v1alpha1.JoinSeed) (string, error) {
 	if seed.NodeName == "" {
 		return "", errors.New("the seed holds no node name")
 	}
 	arguments := []string{"--hostname-override=" + seed.NodeName}
+	if seed.ClusterCA != "" {
+		arguments = append(arguments, "--client-ca-file="+filepath.Join(k.Dir, clusterCA))
+	}
 	if seed.NodeIP != "" {
 		arguments = append(arguments, "--node-ip="+seed.NodeIP)
 	}

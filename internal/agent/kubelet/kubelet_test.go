@@ -17,7 +17,8 @@ import (
 )
 
 var seed = v1alpha1.JoinSeed{
-	NodeName: "r1n01", BootstrapKubeconfig: "a kubeconfig", KubeletConfig: "a config", NodeIP: "172.22.0.100",
+	ClusterCA: "a CA",
+	NodeName:  "r1n01", BootstrapKubeconfig: "a kubeconfig", KubeletConfig: "a config", NodeIP: "172.22.0.100",
 	NodeLabels: map[string]string{"topology.kubernetes.io/zone": "z1", "metald.io/pool": "p1"},
 	Taints:     []v1alpha1.Taint{{Key: "gpu", Value: "yes", Effect: "NoSchedule"}, {Key: "new", Effect: "NoExecute"}},
 }
@@ -51,7 +52,8 @@ func TestJoin(t *testing.T) {
 	for name, want := range map[string]string{
 		"bootstrap.kubeconfig": "a kubeconfig",
 		"kubelet.yaml":         "a config",
-		"kubelet.env": "KUBELET_ARGS=--hostname-override=r1n01 --node-ip=172.22.0.100 " +
+		"cluster-ca.crt":       "a CA",
+		"kubelet.env": "KUBELET_ARGS=--hostname-override=r1n01 --client-ca-file=" + filepath.Join(k.Dir, "cluster-ca.crt") + " --node-ip=172.22.0.100 " +
 			"--node-labels=metald.io/pool=p1,topology.kubernetes.io/zone=z1 --register-with-taints=gpu=yes:NoSchedule,new=:NoExecute\n",
 	} {
 		got, err := os.ReadFile(filepath.Join(k.Dir, name))
