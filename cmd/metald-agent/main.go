@@ -7,11 +7,12 @@
 //   - as the first program of an image's initramfs, which the kernel command line's metald.root tells, it fetches and
 //     verifies the image's root and starts it (initrd.go);
 //   - `metald-agent os` is the image's unit that joins the machine to its cluster (os.go);
-//   - `metald-agent probe` prints the facts of this machine (probe.go);
-//   - `metald-agent pause` holds a pod's namespaces (pause.go).
+//   - `metald-agent probe` prints the facts of this machine (probe.go).
 //
 // It must not know what orders are for: internal/agent carries them out. Here the parts are put together with the real
 // machine, and nothing else opens a socket or a device.
+//
+// Start reading at main, then at the file that it sends you to.
 package main
 
 import (
@@ -19,7 +20,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -39,16 +39,12 @@ const usage = `metald-agent runs on a host of metald.
 
   metald-agent os              join this machine to its cluster, as the unit of an OS image does
   metald-agent probe [-o json] print what this machine is made of
-  metald-agent pause           hold a pod's namespaces until told to stop
   metald-agent version         print the version
 
 As the first program of an initramfs (/init) it needs no argument.
 `
 
 func main() {
-	if name := filepath.Base(os.Args[0]); name == "pause" {
-		os.Exit(pause())
-	}
 	if len(os.Args) < 2 {
 		if os.Getpid() == 1 {
 			first()
@@ -64,8 +60,6 @@ func main() {
 		err = runOS(ctx)
 	case "probe":
 		err = probe(os.Stdout, os.Args[2:])
-	case "pause":
-		os.Exit(pause())
 	case "version", "--version":
 		fmt.Println(Version())
 	case "help", "-h", "--help":
