@@ -108,7 +108,7 @@ func TestMetal3Columns(t *testing.T) {
 	needReady(t)
 	table := bmh(t, "get", "bmh", "-o", "wide")
 	lines := strings.Split(strings.TrimSpace(table), "\n")
-	want := []string{"NAME", "STATUS", "STATE", "CONSUMER", "BMC", "HARDWARE_PROFILE", "ONLINE", "ERROR", "AGE"}
+	want := []string{"NAME", "STATUS", "STATE", "CONSUMER", "BMC", "ONLINE", "ERROR", "AGE"}
 	if got := strings.Fields(lines[0]); !contains(got, want) {
 		t.Errorf("columns are %v, want Metal3's %v", got, want)
 	}

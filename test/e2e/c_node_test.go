@@ -30,7 +30,7 @@ spec:
     image: %[2]s
     imagePullPolicy: Never
     securityContext: {privileged: true}
-    command: [/host/lib64/ld-linux-x86-64.so.2, --library-path, /host/usr/lib/x86_64-linux-gnu, /host/usr/sbin/chroot, /host, /bin/sh, -c]
+    command: [/host/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2, --library-path, /host/usr/lib/x86_64-linux-gnu, /host/usr/sbin/chroot, /host, /bin/sh, -c]
     args:
     - |
       while read -r device at kind options rest; do [ "$at" != / ] || echo "root: $kind $options"; done </proc/1/mounts
@@ -82,6 +82,9 @@ func awaitPod(t *testing.T, name, phase string) {
 		now := kubectl(t, "get", "pod", name, "-o", "jsonpath={.status.phase}")
 		if now == phase {
 			return true, ""
+		}
+		if now == "Failed" {
+			t.Fatalf("pod %s failed:\n%s", name, kubectl(t, "describe", "pod", name))
 		}
 		events, _, _ := try(lab.Kubectl(t.Context(), "get", "events", "--field-selector=involvedObject.name="+name, "-o", `jsonpath={range .items[*]}{.reason}: {.message}{"\n"}{end}`))
 		return false, now + "\n" + events
