@@ -46,21 +46,11 @@ func OpenStore(dir string) (*Store, error) {
 
 // Add copies r into the store and returns its digest and length once they are on disk. What is there already is kept.
 func (s *Store) Add(ctx context.Context, r io.Reader) (v1alpha1.File, error) {
-	file, err := s.add(ctx, r)
+	file, err := s.add(ctx, r, nil)
 	if err != nil {
 		return v1alpha1.File{}, fmt.Errorf("storing a file: %w", err)
 	}
 	return file, nil
-}
-
-// AddFile is Add of the file at path.
-func (s *Store) AddFile(ctx context.Context, path string) (v1alpha1.File, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return v1alpha1.File{}, fmt.Errorf("storing a file: %w", err)
-	}
-	defer f.Close()
-	return s.Add(ctx, f)
 }
 
 // AddBytes is Add of bytes in memory.
@@ -68,7 +58,22 @@ func (s *Store) AddBytes(ctx context.Context, b []byte) (v1alpha1.File, error) {
 	return s.Add(ctx, bytes.NewReader(b))
 }
 
-func (s *Store) add(ctx context.Context, r io.Reader) (_ v1alpha1.File, err error) {
+// AddFile copies the file at path into the store if it is what was promised. A difference is ErrDigest, and nothing of
+// the file is kept.
+func (s *Store) AddFile(ctx context.Context, path string, want v1alpha1.File) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("storing a file: %w", err)
+	}
+	defer f.Close()
+	if _, err := s.add(ctx, f, &want); err != nil {
+		return fmt.Errorf("storing %s: %w", path, err)
+	}
+	return nil
+}
+
+// add stores r under its digest, unless something else is wanted.
+func (s *Store) add(ctx context.Context, r io.Reader, want *v1alpha1.File) (_ v1alpha1.File, err error) {
 	blobs := filepath.Join(s.dir, "blobs")
 	tmp, err := os.CreateTemp(blobs, ".incoming-*")
 	if err != nil {
@@ -86,6 +91,9 @@ func (s *Store) add(ctx context.Context, r io.Reader) (_ v1alpha1.File, err erro
 		return v1alpha1.File{}, err
 	}
 	file := v1alpha1.File{SHA256: hex.EncodeToString(digest.Sum(nil)), SizeBytes: size}
+	if want != nil && file != *want {
+		return v1alpha1.File{}, fmt.Errorf("it has sha256 %s and %d bytes, want %s and %d: %w", file.SHA256, file.SizeBytes, want.SHA256, want.SizeBytes, ErrDigest)
+	}
 	if err := tmp.Chmod(0o644); err != nil {
 		return v1alpha1.File{}, err
 	}
@@ -129,17 +137,6 @@ func (s *Store) Verify(want v1alpha1.File) error {
 	}
 	if size != want.SizeBytes {
 		return fmt.Errorf("verifying image file %s: it has %d bytes, want %d: %w", want.SHA256, size, want.SizeBytes, ErrDigest)
-	}
-	return nil
-}
-
-// Remove takes a file out of the store. An absent one is no error.
-func (s *Store) Remove(digest string) error {
-	if !isDigest(digest) {
-		return fmt.Errorf("removing image file %q: not a SHA-256 digest in hex", digest)
-	}
-	if err := os.Remove(s.path(digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing image file %s: %w", digest, err)
 	}
 	return nil
 }
