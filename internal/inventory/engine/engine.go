@@ -192,8 +192,8 @@ func (e *Engine) view(fn func(tx *bbolt.Tx) error) error {
 	return fn(tx)
 }
 
-// await waits until the events of all revisions up to rev are published. A commit is visible to readers of the file a
-// moment before its events are.
+// await waits until all revisions up to rev are durable and their events published. A commit is visible to readers of the
+// file a moment before.
 func (e *Engine) await(ctx context.Context, rev int64) error {
 	for {
 		e.mu.RLock()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/bbolt"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -66,5 +67,39 @@ func TestReopenKeepsKeysAndRevisions(t *testing.T) {
 	}
 	if got, want := put(t, e.Client(), "/c", "4"), int64(5); got != want {
 		t.Errorf("next revision: got %d, want %d", got, want)
+	}
+}
+
+// What is written but not yet known to be durable is not shown.
+func TestReadsWaitForDurability(t *testing.T) {
+	e := open(t, filepath.Join(t.TempDir(), "a.db"))
+	e.mu.RLock() // holds the committer up between its commit and telling of it
+	wrote, read := make(chan error, 1), make(chan int64, 1)
+	go func() {
+		_, err := e.Client().Put(context.Background(), "/a", "1")
+		wrote <- err
+	}()
+	for rev := int64(0); rev != 2; {
+		e.view(func(tx *bbolt.Tx) error { rev = revisionOf(tx); return nil })
+	}
+	go func() {
+		resp, err := e.Client().Get(context.Background(), "/a")
+		if err != nil {
+			t.Error(err)
+		}
+		read <- resp.Header.Revision
+	}()
+	select {
+	case rev := <-read:
+		t.Errorf("read revision %d before it was acknowledged", rev)
+		read <- rev
+	case <-time.After(100 * time.Millisecond):
+	}
+	e.mu.RUnlock()
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	if rev := <-read; rev != 2 {
+		t.Errorf("then read revision %d, want 2", rev)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -174,6 +176,102 @@ func replay(t *testing.T, c *clientv3.Client, m *model, e *Engine) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Fatalf("events from %d (-want +got):\n%s", from, diff)
 			}
+		}
+	}
+}
+
+// TestPagesAreOneMoment moves an amount between accounts from several goroutines, while others add up all accounts page by
+// page at one revision, and a watch follows: nobody may see an amount that is nowhere or twice.
+func TestPagesAreOneMoment(t *testing.T) {
+	e := open(t, filepath.Join(t.TempDir(), "a.db"))
+	c := e.Client()
+	const accounts, amount, moves, readers = 6, 100, 300, 3
+	name := func(i int) string { return fmt.Sprintf("/account/%d", i) }
+	for i := range accounts {
+		put(t, c, name(i), fmt.Sprint(amount))
+	}
+	total := func(resp *clientv3.GetResponse) (sum int) {
+		for _, kv := range resp.Kvs {
+			n, _ := strconv.Atoi(string(kv.Value))
+			sum += n
+		}
+		return sum
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	for reader := range readers {
+		wg.Go(func() {
+			for read := 0; ctx.Err() == nil || read == 0; read++ {
+				first, err := c.Get(t.Context(), "/account/", clientv3.WithPrefix(), clientv3.WithLimit(1))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				rest, err := c.Get(t.Context(), string(first.Kvs[0].Key)+"\x00", clientv3.WithRange("/account0"), clientv3.WithRev(first.Header.Revision))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if got := total(first) + total(rest); got != accounts*amount {
+					t.Errorf("reader %d: %d at revision %d, want %d", reader, got, first.Header.Revision, accounts*amount)
+					return
+				}
+			}
+		})
+	}
+	watch := c.Watch(ctx, "/account/", clientv3.WithPrefix(), clientv3.WithRev(2))
+	var movers sync.WaitGroup
+	for m := range 4 {
+		rng := rand.New(rand.NewPCG(uint64(m), 1))
+		movers.Go(func() {
+			for range moves {
+				a := rng.IntN(accounts)
+				move(t, c, name(a), name((a+1+rng.IntN(accounts-1))%accounts))
+			}
+		})
+	}
+	movers.Wait()
+	cancel()
+	wg.Wait()
+	end, err := c.Get(t.Context(), "/account/", clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := total(end); got != accounts*amount {
+		t.Errorf("at the end: %d, want %d", got, accounts*amount)
+	}
+	last := int64(1)
+	for resp := range watch {
+		for _, ev := range resp.Events {
+			if rev := ev.Kv.ModRevision; rev != last && rev != last+1 {
+				t.Fatalf("watch went from revision %d to %d", last, rev)
+			}
+			last = ev.Kv.ModRevision
+		}
+	}
+}
+
+// move takes one from a and gives it to b in one transaction, again until nobody comes between.
+func move(t *testing.T, c *clientv3.Client, a, b string) {
+	for {
+		read, err := c.Txn(t.Context()).Then(clientv3.OpGet(a), clientv3.OpGet(b)).Commit()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		from, to := read.Responses[0].GetResponseRange().Kvs[0], read.Responses[1].GetResponseRange().Kvs[0]
+		x, _ := strconv.Atoi(string(from.Value))
+		y, _ := strconv.Atoi(string(to.Value))
+		done, err := c.Txn(t.Context()).If(
+			clientv3.Compare(clientv3.ModRevision(a), "=", from.ModRevision), clientv3.Compare(clientv3.ModRevision(b), "=", to.ModRevision),
+		).Then(clientv3.OpPut(a, fmt.Sprint(x-1)), clientv3.OpPut(b, fmt.Sprint(y+1))).Commit()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if done.Succeeded {
+			return
 		}
 	}
 }

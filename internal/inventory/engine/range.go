@@ -19,14 +19,18 @@ func (e *Engine) read(ctx context.Context, req *pb.RangeRequest) (*pb.RangeRespo
 	var resp *pb.RangeResponse
 	err := e.view(func(tx *bbolt.Tx) error {
 		current := revisionOf(tx)
+		// bbolt shows a commit from the moment its last page is written, before that page is on disk. Nobody may see what
+		// a power failure could still take back: its revision would be given out again.
+		err := e.await(ctx, current)
+		if err != nil {
+			return err
+		}
 		var old map[string]*mvccpb.KeyValue
 		if req.Revision > 0 && req.Revision != current {
-			var err error
-			if old, err = e.undo(ctx, req, current); err != nil {
+			if old, err = e.undo(req, current); err != nil {
 				return err
 			}
 		}
-		var err error
 		resp, err = rangeIn(tx, req, old)
 		if err == nil {
 			resp.Header = &pb.ResponseHeader{Revision: current}
@@ -37,12 +41,9 @@ func (e *Engine) read(ctx context.Context, req *pb.RangeRequest) (*pb.RangeRespo
 }
 
 // undo returns how the requested keys differed at the requested revision from a snapshot at revision current.
-func (e *Engine) undo(ctx context.Context, req *pb.RangeRequest, current int64) (map[string]*mvccpb.KeyValue, error) {
+func (e *Engine) undo(req *pb.RangeRequest, current int64) (map[string]*mvccpb.KeyValue, error) {
 	if req.Revision > current {
 		return nil, rpctypes.ErrGRPCFutureRev
-	}
-	if err := e.await(ctx, current); err != nil {
-		return nil, err
 	}
 	e.mu.RLock()
 	defer e.mu.RUnlock()
