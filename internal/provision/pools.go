@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/inventory"
 )
 
 // errTaken says that a host was claimed by somebody else between the look and the claim.
@@ -115,7 +116,7 @@ func claimable(h *metal3.BareMetalHost) bool {
 }
 
 func (m *Mind) claimFor(ctx context.Context, p *v1alpha1.NodePool, h *metal3.BareMetalHost) error {
-	_, err := m.Store.Hosts().Update(ctx, h.Namespace, h.Name, func(h *metal3.BareMetalHost) error {
+	_, err := m.Store.Hosts().Update(inventory.As(ctx, v1alpha1.PoolFieldManager), h.Namespace, h.Name, func(h *metal3.BareMetalHost) error {
 		if h.Spec.ConsumerRef != nil || !claimable(h) || h.DeletionTimestamp != nil {
 			return errTaken
 		}
@@ -134,7 +135,7 @@ func (m *Mind) claimFor(ctx context.Context, p *v1alpha1.NodePool, h *metal3.Bar
 
 func (m *Mind) unclaim(ctx context.Context, h *metal3.BareMetalHost, pool string) error {
 	m.log.Info("pool lets host go", "pool", pool, "host", keyOf(h))
-	_, err := m.Store.Hosts().Update(ctx, h.Namespace, h.Name, func(h *metal3.BareMetalHost) error {
+	_, err := m.Store.Hosts().Update(inventory.As(ctx, v1alpha1.PoolFieldManager), h.Namespace, h.Name, func(h *metal3.BareMetalHost) error {
 		if c := h.Spec.ConsumerRef; c == nil || c.Kind != "NodePool" || c.Namespace+"/"+c.Name != pool {
 			return nil
 		}
