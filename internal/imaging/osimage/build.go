@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
@@ -60,6 +61,8 @@ func Build(ctx context.Context, r *Recipe, l *Lock, o Options) (*v1alpha1.Image,
 	if os.Geteuid() != 0 {
 		return nil, errors.New("building an image: it needs root, since it makes a tree with owners and devices")
 	}
+	// The caller's umask must not show in the modes of what is made.
+	defer unix.Umask(unix.Umask(0o022))
 	b := &builder{recipe: r, lock: l, options: o}
 	if err := b.check(ctx); err != nil {
 		return nil, fmt.Errorf("checking against the lock: %w", err)
