@@ -4,11 +4,8 @@ package diskless
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net/http"
 	"os"
@@ -48,8 +45,14 @@ func Fetch(ctx context.Context, client *http.Client, base string, root Root, pat
 	}
 	get := &download{
 		client: client, url: strings.TrimSuffix(base, "/") + "/boot/" + root.SHA256 + "/root.img",
-		root: root, file: f, digest: sha256.New(), progress: progress,
+		root: root, file: f, digest: newDigester(), progress: progress,
 	}
+	finished := false
+	defer func() {
+		if !finished {
+			get.digest.finish()
+		}
+	}()
 	for get.done < root.SizeBytes {
 		err := get.some(ctx)
 		var status *StatusError
@@ -66,7 +69,8 @@ func Fetch(ctx context.Context, client *http.Client, base string, root Root, pat
 			}
 		}
 	}
-	if got := hex.EncodeToString(get.digest.Sum(nil)); got != root.SHA256 {
+	finished = true
+	if got := get.digest.finish(); got != root.SHA256 {
 		return &MismatchError{What: "SHA-256 of the root", Got: got, Want: root.SHA256}
 	}
 	return f.Close()
@@ -78,7 +82,7 @@ type download struct {
 	root     Root
 	file     *os.File
 	fileErr  error
-	digest   hash.Hash
+	digest   *digester
 	done     int64
 	progress func(int64)
 }
@@ -127,7 +131,8 @@ func (d *download) restart() error {
 		return nil
 	}
 	d.done = 0
-	d.digest.Reset()
+	d.digest.finish()
+	d.digest = newDigester()
 	if d.fileErr = d.file.Truncate(0); d.fileErr == nil {
 		_, d.fileErr = d.file.Seek(0, io.SeekStart)
 	}
@@ -135,9 +140,10 @@ func (d *download) restart() error {
 }
 
 func (d *download) copy(body io.Reader, stall *time.Timer) error {
-	buf := make([]byte, 256<<10)
 	for {
+		buf := d.digest.buffer()
 		n, err := body.Read(buf)
+		d.digest.take(buf[:n])
 		if n > 0 {
 			stall.Reset(fetchStall)
 			if d.done+int64(n) > d.root.SizeBytes {
@@ -146,7 +152,6 @@ func (d *download) copy(body io.Reader, stall *time.Timer) error {
 			if _, d.fileErr = d.file.Write(buf[:n]); d.fileErr != nil {
 				return fmt.Errorf("writing the root file: %w", d.fileErr)
 			}
-			d.digest.Write(buf[:n])
 			d.done += int64(n)
 			d.progress(d.done)
 		}
