@@ -87,10 +87,7 @@ func TestOtherTPM(t *testing.T) {
 	restore := reboot(t, func() (func() error, error) { return lab.SwapTPM(host) })
 	pinned := inventory(t).Status.Identity.EKSHA256
 	tokens := watchTokens(t)
-	follow(t, func(h rack.Host) bool {
-		agent := inventory(t).Status.Agent
-		return agent != nil && agent.Refusal != nil && agent.Refusal.Reason == "TPMChanged"
-	})
+	follow(t, func(h rack.Host) bool { return refused(t, "TPMChanged") })
 	time.Sleep(15 * time.Second) // it goes on asking; nothing may be given later either
 	if seen := tokens(); len(seen) > 0 {
 		t.Errorf("bootstrap tokens were made for a stranger: %v", seen)
@@ -133,6 +130,13 @@ func reboot(t *testing.T, change func() (func() error, error)) (restore func() e
 	}
 	follow(t, func(h rack.Host) bool { return !h.Ready() })
 	return restore
+}
+
+// refused says whether the machine was turned away, or turned its image away, for that reason.
+func refused(t *testing.T, reason string) bool {
+	t.Helper()
+	agent := inventory(t).Status.Agent
+	return agent != nil && agent.Refusal != nil && agent.Refusal.Reason == reason
 }
 
 func inventory(t *testing.T) v1alpha1.HostInventory {
@@ -206,9 +210,12 @@ func TestFlippedByteIsNotRun(t *testing.T) {
 		t.Fatalf("the store holds no file for %s", image.Spec.Root.SHA256)
 	}
 	reboot(t, func() (func() error, error) { flip(t, blob); return nil, nil })
-	follow(t, func(h rack.Host) bool { return mentions(h, "digest", "refuse", "sha256", "verity") })
-	if h := status(t); h.Ready {
+	follow(t, func(h rack.Host) bool { return refused(t, "ImageRefused") })
+	if h := status(t); h.Ready || h.NodeReady {
 		t.Errorf("metald calls a host Ready that refused its image: %+v", h)
+	}
+	if page := metald(t, "status", host); !strings.Contains(page, image.Spec.Root.SHA256) {
+		t.Errorf("metald status %s does not name the digest that was wanted:\n%s", host, page)
 	}
 	reboot(t, func() (func() error, error) { flip(t, blob); return nil, nil })
 	needReady(t)

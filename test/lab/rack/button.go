@@ -22,6 +22,7 @@ func (r *Rack) Button(ctx context.Context, name, button string) error {
 	resets := map[string]string{"on": "On", "off": "ForceOff", "reset": "ForceRestart"}
 	var err error
 	switch kind := resets[button]; {
+	case button == "off" && !r.on(name):
 	case kind != "":
 		_, err = r.Redfish(ctx, name, http.MethodPost, system+"/Actions/ComputerSystem.Reset", `{"ResetType":"`+kind+`"}`)
 	case button == "httpboot":
@@ -31,6 +32,12 @@ func (r *Rack) Button(ctx context.Context, name, button string) error {
 		err = fmt.Errorf("no such button as %q: on, off, reset, httpboot", button)
 	}
 	return err
+}
+
+// on says whether the machine runs; a Redfish service refuses to switch off what is off.
+func (r *Rack) on(name string) bool {
+	_, running := r.Running(name + ".qemu")
+	return running
 }
 
 // Console joins a machine's serial port to a terminal until Ctrl-] or the end of input.
