@@ -105,7 +105,6 @@ func (m *Mind) cluster(ctx context.Context, key string) (time.Duration, error) {
 	})
 	if was != (c.Status == metav1.ConditionTrue) {
 		m.log.Info("control plane changed", "cluster", key, "reachable", !was, "reason", c.Message)
-		m.lookAtPools(ns)
 		for _, h := range m.hosts.all() {
 			m.lookAtHost(keyOf(h))
 		}

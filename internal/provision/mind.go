@@ -151,7 +151,10 @@ func New(c Config) *Mind {
 		m.queue.Add(work{imageWork, keyOf(i)})
 		m.lookAtPools("")
 	})
-	m.clusters = newMirror(func(c *v1alpha1.KubernetesCluster, _ bool) { m.queue.Add(work{clusterWork, keyOf(c)}) })
+	m.clusters = newMirror(func(c *v1alpha1.KubernetesCluster, _ bool) {
+		m.queue.Add(work{clusterWork, keyOf(c)})
+		m.lookAtPools(c.Namespace) // here, not where its status is written: a pool looks into this mirror
+	})
 	m.pools = newMirror(func(p *v1alpha1.NodePool, _ bool) { m.queue.Add(work{poolWork, keyOf(p)}) })
 	return m
 }
