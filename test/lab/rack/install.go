@@ -33,6 +33,7 @@ var packages = map[string]string{
 	"git":              "Go's version stamps",
 }
 
+// policyFile is what Debian's packages ask before they start a service.
 const policyFile = "/usr/sbin/policy-rc.d"
 
 // Install installs the missing packages with apt-get. Nothing is started: while it runs, policy-rc.d forbids it.
@@ -44,7 +45,7 @@ func (r *Rack) Install(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("installing packages needs root; missing: %s", strings.Join(missing, " "))
 	}
-	restore, err := forbidServices()
+	restore, err := forbidServices(policyFile)
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,7 @@ func missingPackages(ctx context.Context) ([]string, error) {
 }
 
 // forbidServices puts a policy-rc.d in place that refuses every start, and returns what puts the old state back.
-func forbidServices() (restore func(), err error) {
+func forbidServices(policyFile string) (restore func(), err error) {
 	const text = "#!/bin/sh\n# put here by metald's lab while it installs packages; remove it if the lab is not running\nexit 101\n"
 	before, err := os.ReadFile(policyFile)
 	switch {
