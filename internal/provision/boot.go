@@ -30,12 +30,12 @@ func (s *step) boot(ctx context.Context, kind metal3.ErrorType, answer, digest, 
 	// A report that came in is news enough; power is read again only where it decides.
 	p, err := s.powered(ctx, c, lookAgain)
 	if err != nil {
-		return false, failed(kind, err)
+		return false, s.bmcTrouble(ctx, kind, err)
 	}
 	next := nextBootStep(s.View, answer, digest, mode, p == bmc.On, s.now())
 	if next != stepArrived && next != stepAwait { // about to switch: look again, not at what was remembered
 		if p, err = s.powered(ctx, c, 0); err != nil {
-			return false, failed(kind, err)
+			return false, s.bmcTrouble(ctx, kind, err)
 		}
 		next = nextBootStep(s.View, answer, digest, mode, p == bmc.On, s.now())
 	}
@@ -71,13 +71,11 @@ func (s *step) boot(ctx context.Context, kind metal3.ErrorType, answer, digest, 
 // start sets the one-time boot, reads it back and switches on. The order for it stands on disk.
 func (s *step) start(ctx context.Context, kind metal3.ErrorType, c *session, answer string) outcome {
 	if err := c.SetOneTimeBoot(ctx, bmc.BootHTTP); err != nil {
-		s.bmcs.drop(s.key)
-		return failed(kind, fmt.Errorf("setting one-time boot to UEFI HTTP: %w", err))
+		return s.bmcTrouble(ctx, kind, fmt.Errorf("setting one-time boot to UEFI HTTP: %w", err))
 	}
 	s.log.Info("switching on", "host", s.key, "state", string(s.state()), "reason", "to boot the "+answer, "epoch", s.epoch())
 	if err := c.Switch(ctx, bmc.PowerOn); err != nil {
-		s.bmcs.drop(s.key)
-		return failed(kind, fmt.Errorf("switching on: %w", err))
+		return s.bmcTrouble(ctx, kind, fmt.Errorf("switching on: %w", err))
 	}
 	c.power = ""
 	return awaits(s.whereInBoot(""), "Booting", s.Progress.Status.Boot.Deadline.Time, "", 5*time.Second)

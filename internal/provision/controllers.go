@@ -180,8 +180,7 @@ func (s *step) powered(ctx context.Context, c *session, age time.Duration) (bmc.
 	}
 	p, err := c.Power(ctx)
 	if err != nil {
-		s.bmcs.drop(s.key)
-		return bmc.PowerUnknown, fmt.Errorf("reading power state: %w", err)
+		return bmc.PowerUnknown, err
 	}
 	c.power, c.read = p, s.now()
 	s.notePower(ctx, p)
@@ -198,6 +197,7 @@ func (s *step) notePower(ctx context.Context, p bmc.PowerState) {
 const seenEvery = 5 * time.Minute
 
 func (s *step) noteBMC(ctx context.Context, change func(*v1alpha1.BMCFacts)) {
+	ctx = context.WithoutCancel(ctx) // a BMC that hangs has used up the time of its conversation
 	changed, err := s.Store.Inventories().Update(ctx, s.Host.Namespace, s.Host.Name, func(i *v1alpha1.HostInventory) error {
 		if i.Status.BMC == nil {
 			i.Status.BMC = &v1alpha1.BMCFacts{}
@@ -224,6 +224,7 @@ func (s *step) bmcTrouble(ctx context.Context, kind metal3.ErrorType, err error)
 	var changed *bmc.PinChangedError
 	switch {
 	case errors.As(err, &changed):
+		s.bmcs.drop(s.key)
 		s.noteBMC(ctx, func(f *v1alpha1.BMCFacts) { f.CertificateSHA256 = changed.Shown })
 		return stuck(kind, "BMCCertificateChanged",
 			fmt.Errorf("the BMC shows certificate %.16s…, pinned is %.16s…; no credential was sent", changed.Shown, changed.Pinned),

@@ -30,7 +30,7 @@ func (s *step) deprovision(ctx context.Context) outcome {
 	}
 	p, err := s.powered(tctx, c, 0)
 	if err != nil {
-		return failed(metal3.ProvisioningError, err)
+		return s.bmcTrouble(ctx, metal3.ProvisioningError, err)
 	}
 	if p != bmc.Off {
 		return s.switchOff(tctx, c, "the host was released")
@@ -86,7 +86,7 @@ func (s *step) stopOnce(ctx context.Context) outcome {
 	}
 	p, err := s.powered(ctx, c, 0)
 	if err != nil {
-		return failed(metal3.PowerManagementError, err)
+		return s.bmcTrouble(ctx, metal3.PowerManagementError, err)
 	}
 	if p != bmc.Off {
 		return s.switchOff(ctx, c, "the host is being deleted")

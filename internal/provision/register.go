@@ -46,11 +46,10 @@ func (s *step) register(ctx context.Context) outcome {
 	}
 	id, err := c.Identity(ctx)
 	if err != nil {
-		s.bmcs.drop(s.key)
-		return failed(metal3.RegistrationError, fmt.Errorf("reading the BMC's identity: %w", err))
+		return s.bmcTrouble(ctx, metal3.RegistrationError, err)
 	}
 	if _, err := s.powered(ctx, c, 0); err != nil {
-		return failed(metal3.RegistrationError, err)
+		return s.bmcTrouble(ctx, metal3.RegistrationError, err)
 	}
 	if out := s.keepIdentity(ctx, id); out.err != nil {
 		return out
@@ -192,7 +191,7 @@ func (s *step) keepPower(ctx context.Context) outcome {
 	}
 	p, err := s.powered(ctx, c, s.Limits.Poll)
 	if err != nil {
-		return failed(metal3.PowerManagementError, err)
+		return s.bmcTrouble(ctx, metal3.PowerManagementError, err)
 	}
 	w := want(s.View)
 	switch {
@@ -218,13 +217,12 @@ func (s *step) switchOff(ctx context.Context, c *session, why string) outcome {
 	}
 	s.log.Info("switching off", "host", s.key, "state", string(s.state()), "reason", why)
 	if err := c.Switch(ctx, bmc.ForceOff); err != nil {
-		s.bmcs.drop(s.key)
-		return failed(metal3.PowerManagementError, fmt.Errorf("switching off: %w", err))
+		return s.bmcTrouble(ctx, metal3.PowerManagementError, fmt.Errorf("switching off: %w", err))
 	}
 	for range 10 {
 		p, err := s.powered(ctx, c, 0)
 		if err != nil {
-			return failed(metal3.PowerManagementError, err)
+			return s.bmcTrouble(ctx, metal3.PowerManagementError, err)
 		}
 		if p == bmc.Off {
 			return awaits("the machine to settle after power-off", "PowerOff", time.Time{}, "", time.Second)
@@ -245,8 +243,7 @@ func (s *step) switchOn(ctx context.Context, c *session, why string) outcome {
 	}
 	s.log.Info("switching on", "host", s.key, "state", string(s.state()), "reason", why)
 	if err := c.Switch(ctx, bmc.PowerOn); err != nil {
-		s.bmcs.drop(s.key)
-		return failed(metal3.PowerManagementError, fmt.Errorf("switching on: %w", err))
+		return s.bmcTrouble(ctx, metal3.PowerManagementError, fmt.Errorf("switching on: %w", err))
 	}
 	c.power = ""
 	return awaits("the machine to switch on", "PowerOn", time.Time{}, "", 2*time.Second)
