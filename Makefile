@@ -52,7 +52,8 @@ lab-down: ## end everything that make lab started; what was built is kept
 	go run ./test/lab down
 
 e2e: ## the whole path on real firmware, unattended, leaving nothing behind (root, Debian 12)
-	go test -tags e2e -count=1 -timeout 25m -v ./test/e2e
+	go run ./test/lab build
+	go test -tags e2e -count=1 -timeout 30m -v ./test/e2e
 
 soak: ## make e2e N times, 5 unless N= says otherwise
 	@for i in $$(seq $(N)); do echo "soak $$i of $(N)"; $(MAKE) --no-print-directory e2e || exit 1; done

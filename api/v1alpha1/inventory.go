@@ -65,7 +65,7 @@ type BMCFacts struct {
 
 // AgentFacts is what the agent on the host says, and what its TPM has proved.
 type AgentFacts struct {
-	// Mode is where the agent runs: "ramdisk" or "os".
+	// Mode is where the agent runs: "ramdisk", "os", or "initrd" where an image was refused.
 	Mode    string `json:"mode,omitempty"`
 	Version string `json:"version,omitempty"`
 	// BootID is the kernel's random boot id, new at each boot.

@@ -40,7 +40,11 @@ func (r registrar) Epoch(_ context.Context, host v1alpha1.HostRef) (int64, error
 type orders struct{ mind *provision.Mind }
 
 func (o orders) Next(ctx context.Context, s desk.Session) (v1alpha1.Order, error) {
-	return o.mind.Next(ctx, s.Host, s.Epoch, s.Mode, s.BootID)
+	c := provision.Caller{Host: s.Host, Epoch: s.Epoch, Mode: s.Mode, BootID: s.BootID}
+	if s.RemoteIP.IsValid() {
+		c.IP = s.RemoteIP.Unmap().String()
+	}
+	return o.mind.Next(ctx, c)
 }
 
 // controllers is the way to real BMCs.

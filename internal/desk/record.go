@@ -121,6 +121,9 @@ func (r *record) done(ctx context.Context, s Session, in v1alpha1.Done) error {
 	result := v1alpha1.StepResult{Step: in.Step, Epoch: s.Epoch, At: metav1.NewTime(r.now()), OK: in.OK, Message: in.Text}
 	return r.change(ctx, s.Host, func(agent *v1alpha1.AgentFacts) {
 		enter(agent, s.Epoch)
+		if s.Mode == v1alpha1.InitrdMode { // its session was not written when it opened
+			agent.Mode, agent.BootID, agent.Proof, agent.EKSHA256 = s.Mode, s.BootID, s.Proof, s.EKSHA256
+		}
 		at := slices.IndexFunc(agent.Steps, func(have v1alpha1.StepResult) bool { return have.Step == in.Step })
 		switch {
 		case at < 0:

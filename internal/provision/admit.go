@@ -104,8 +104,19 @@ func (m *Mind) Epoch(host v1alpha1.HostRef) (int64, error) {
 	return v.epoch(), nil
 }
 
+// Caller is an agent that has proved itself.
+type Caller struct {
+	Host   v1alpha1.HostRef
+	Epoch  int64
+	Mode   string
+	BootID string
+	// IP is the address it calls from, on the provisioning network; it becomes the Node's.
+	IP string
+}
+
 // Next blocks until there is work for an agent, or ctx ends: then the order is to wait.
-func (m *Mind) Next(ctx context.Context, host v1alpha1.HostRef, epoch int64, mode, bootID string) (v1alpha1.Order, error) {
+func (m *Mind) Next(ctx context.Context, c Caller) (v1alpha1.Order, error) {
+	host, epoch := c.Host, c.Epoch
 	key := host.Namespace + "/" + host.Name
 	for {
 		changed := m.wakes.wait(key)
@@ -117,12 +128,12 @@ func (m *Mind) Next(ctx context.Context, host v1alpha1.HostRef, epoch int64, mod
 		if string(s.Host.UID) != host.UID || s.epoch() != epoch {
 			return order, nil // the desk's fence says the rest
 		}
-		switch nextOrder(s.View, mode, bootID) {
+		switch nextOrder(s.View, c.Mode, c.BootID) {
 		case v1alpha1.InspectStep:
 			order.Step = v1alpha1.InspectStep
 			return order, nil
 		case v1alpha1.JoinStep:
-			seed, err := s.release(ctx, bootID)
+			seed, err := s.release(ctx, c.BootID, c.IP)
 			if err != nil {
 				m.log.Warn("releasing a join seed", "host", key, "err", err)
 				s.tell(ctx, "Warning", "SeedNotReleased", err.Error())

@@ -132,7 +132,7 @@ func (s *step) followNode(ctx context.Context) (out outcome, arrived bool) {
 	if err := s.settle(ctx, node); err != nil {
 		return failed(metal3.ProvisioningError, err), false
 	}
-	if !node.Ready {
+	if !s.readyNow(node) {
 		return awaits("node "+s.nodeName()+" to become Ready", "NodeNotReady", deadline, "", lookAgain), false
 	}
 	return content(), true

@@ -17,7 +17,7 @@ import (
 
 // release makes one bootstrap credential for one boot of one host and answers the seed that holds it. A credential that
 // was made for the same boot but did not arrive is taken back first, so there is never more than one.
-func (s *step) release(ctx context.Context, bootID string) (*v1alpha1.JoinSeed, error) {
+func (s *step) release(ctx context.Context, bootID, nodeIP string) (*v1alpha1.JoinSeed, error) {
 	d := s.Progress.Status.Deployment
 	f := s.follows.get(d.Cluster)
 	if f == nil {
@@ -60,7 +60,7 @@ func (s *step) release(ctx context.Context, bootID string) (*v1alpha1.JoinSeed, 
 	s.log.Info("released a join seed", "host", s.key, "epoch", s.epoch(), "token", grant.TokenID)
 	s.tell(ctx, "Normal", "SeedReleased", fmt.Sprintf("bootstrap credential %s for epoch %d, expires %s", grant.TokenID, s.epoch(),
 		grant.Expires.UTC().Format("15:04:05Z")))
-	seed := &v1alpha1.JoinSeed{NodeName: s.nodeName(), BootstrapKubeconfig: grant.Kubeconfig, ClusterCA: grant.CA, KubeletConfig: config,
+	seed := &v1alpha1.JoinSeed{NodeName: s.nodeName(), NodeIP: nodeIP, BootstrapKubeconfig: grant.Kubeconfig, ClusterCA: grant.CA, KubeletConfig: config,
 		Taints: append([]v1alpha1.Taint{}, kc.Spec.Taints...)}
 	if pool, ok := s.pools.get(d.Pool); ok {
 		seed.Taints = append(seed.Taints, pool.Spec.Taints...)
@@ -93,6 +93,12 @@ func (s *step) node() (cluster.NodeState, bool) {
 	return f.node(s.nodeName())
 }
 
+// readyNow answers whether a Node is Ready and of this very boot: for some 40 s after a machine went away its cluster still
+// calls the Node of its earlier boot Ready.
+func (s *step) readyNow(n cluster.NodeState) bool {
+	return n.Ready && (n.BootID == "" || n.BootID == s.agent().BootID)
+}
+
 // hostLabel names the host on its Node.
 func (s *step) hostLabel() string { return s.Host.Namespace + "." + s.Host.Name }
 
@@ -113,7 +119,7 @@ func (s *step) settle(ctx context.Context, node cluster.NodeState) error {
 		}
 	}
 	g := s.Progress.Status.Join
-	if g == nil || g.Used != nil || g.Approved == "" && !node.Ready {
+	if g == nil || g.Used != nil || g.Approved == "" && !s.readyNow(node) {
 		return nil
 	}
 	if err := f.cluster.Revoke(ctx, g.TokenID); err != nil {

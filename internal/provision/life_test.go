@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metald.io/metald/api/v1alpha1"
 )
@@ -244,6 +245,37 @@ func TestLostPowerIsBootedAgain(t *testing.T) {
 			t.Errorf("got epoch %d and %d grants, want 3 and 2", p.Epoch, w.plane.granted)
 		}
 	})
+}
+
+func TestReadyIsOfThisBoot(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.plane.slow = true
+		w.pool()
+		w.enrol()
+		w.until("provisioned", 5*time.Minute, inState(metal3.StateProvisioned))
+		w.rack.mu.Lock()
+		w.rack.on = false
+		w.rack.mu.Unlock()
+		ready := func(h *metal3.BareMetalHost) bool {
+			return meta.IsStatusConditionTrue(h.Status.Conditions, metal3.ReadyCondition)
+		}
+		w.until("not Ready", 2*time.Minute, func(h *metal3.BareMetalHost) bool { return !ready(h) })
+		w.until("Ready again", 10*time.Minute, ready)
+		if w.plane.granted != 2 {
+			t.Error("the host is called Ready by the Node of an earlier boot")
+		}
+	})
+}
+
+func TestRefusedImageIsNotReady(t *testing.T) {
+	v := View{Host: &metal3.BareMetalHost{}, Progress: &v1alpha1.HostProgress{}, Inventory: &v1alpha1.HostInventory{}}
+	v.Progress.Status.Epoch = 3
+	v.Progress.Status.Boot = &v1alpha1.BootOrder{Answer: bootImage, Digest: "d", Epoch: 3, Deadline: metav1.NewTime(time.Now().Add(time.Hour))}
+	v.Inventory.Status.Agent = &v1alpha1.AgentFacts{Mode: v1alpha1.OSMode, Epoch: 3,
+		Steps: []v1alpha1.StepResult{{Step: v1alpha1.RefuseStep, Epoch: 3}}}
+	if got := nextBootStep(v, bootImage, "d", v1alpha1.OSMode, true, time.Now()); got != stepGiveUp {
+		t.Errorf("after a refused image: got step %q, want %q", got, stepGiveUp)
+	}
 }
 
 func TestDeleteAlwaysEnds(t *testing.T) {

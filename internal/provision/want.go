@@ -69,7 +69,10 @@ const (
 func nextBootStep(v View, answer, digest, mode string, poweredOn bool, now time.Time) bootStep {
 	order := v.Progress.Status.Boot
 	stands := order != nil && order.Answer == answer && order.Digest == digest && order.Epoch == v.epoch()
+	_, refused := v.result(v1alpha1.RefuseStep)
 	switch {
+	case stands && refused:
+		return stepGiveUp // the machine has refused what it was sent, whatever it said before
 	case stands && v.reporting(mode) && poweredOn:
 		return stepArrived
 	case stands && now.After(order.Deadline.Time):

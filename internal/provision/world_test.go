@@ -317,7 +317,7 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 	})
 	for r.alive(boot) {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		order, err := r.mind.Next(ctx, c.Host, c.Epoch, hello.Mode, hello.BootID)
+		order, err := r.mind.Next(ctx, Caller{Host: c.Host, Epoch: c.Epoch, Mode: hello.Mode, BootID: hello.BootID, IP: "172.22.0.9"})
 		cancel()
 		if err != nil {
 			time.Sleep(time.Second)
@@ -330,7 +330,8 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 				a.Inspected = c.Epoch
 			})
 		case v1alpha1.JoinStep:
-			r.plane.bootstrap(order.Join)
+			time.Sleep(10 * time.Second)
+			r.plane.bootstrap(order.Join, hello.BootID)
 		default:
 			continue
 		}
@@ -362,6 +363,8 @@ type plane struct {
 	granted  int
 	follower cluster.Follower
 	nodes    map[string]cluster.NodeState
+	bootID   string // of the machine that last came with a seed
+	slow     bool   // does not notice that a machine is gone
 }
 
 func newPlane() *plane {
@@ -397,7 +400,7 @@ func (p *plane) Approve(_ context.Context, csr string, want cluster.Expected) er
 	if p.tokens[want.TokenID] != want.NodeName {
 		return cluster.ErrMismatch
 	}
-	n := cluster.NodeState{Name: want.NodeName, Ready: true, Labels: map[string]string{}}
+	n := cluster.NodeState{Name: want.NodeName, Ready: true, BootID: p.bootID, Labels: map[string]string{}}
 	p.nodes[n.Name] = n
 	go p.follower.Node(n, false)
 	return nil
@@ -432,8 +435,9 @@ func (p *plane) Label(_ context.Context, node string, labels map[string]string) 
 }
 
 // bootstrap is a kubelet with a seed.
-func (p *plane) bootstrap(seed *v1alpha1.JoinSeed) {
+func (p *plane) bootstrap(seed *v1alpha1.JoinSeed, bootID string) {
 	p.mu.Lock()
+	p.bootID = bootID
 	f := p.follower
 	_, valid := p.tokens[seed.BootstrapKubeconfig]
 	p.mu.Unlock()
@@ -447,7 +451,7 @@ func (p *plane) lose(node string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n, ok := p.nodes[node]
-	if !ok {
+	if !ok || p.slow {
 		return
 	}
 	n.Ready = false
