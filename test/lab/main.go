@@ -63,10 +63,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx, os.Args[1:])
-	var exit *exec.ExitError
-	switch {
+	switch exit, isExit := err.(*exec.ExitError); {
 	case err == nil:
-	case errors.As(err, &exit) && exit.ExitCode() > 0:
+	case isExit && exit.ExitCode() > 0: // bare: the program that the person asked for has said what is wrong itself
 		os.Exit(exit.ExitCode())
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "\nstopped; `make lab` goes on where it was, `make lab-down` ends everything")
