@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// nodeRoles is what a control plane must allow for machines to join by bootstrap token and to renew their certificates.
-// Nothing here lets the controller manager approve a first request by itself: that is metald's to do, for one host at a time.
+// nodeRoles is what kubeadm's later phases would bind: the API server may call kubelets (logs, exec), and kubelets may renew
+// their certificates. What a first join needs is metald's to bind and to approve, for one host at a time.
 const nodeRoles = `
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
-metadata: {name: "lab:node-bootstrapper"}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:node-bootstrapper"}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:bootstrappers"}]
+metadata: {name: "lab:apiserver-kubelet-client"}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:kubelet-api-admin"}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: "kube-apiserver-kubelet-client"}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -83,7 +83,7 @@ func (r *Rack) controlPlane(ctx context.Context) error {
 	apply := r.Kubectl(ctx, "apply", "-f", "-")
 	apply.Stdin = strings.NewReader(nodeRoles)
 	if _, err := output(apply); err != nil {
-		return fmt.Errorf("letting nodes join: %w", err)
+		return fmt.Errorf("binding the roles of nodes: %w", err)
 	}
 	return r.awaitServiceAccount(ctx)
 }
