@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/uuid"
@@ -73,7 +73,7 @@ func (o *Objects[T]) key(ns, name string) (string, error) {
 		return "", apierrors.NewBadRequest(fmt.Sprintf("namespace %q for %s %q", ns, o.kind.kind, name))
 	}
 	for _, part := range []string{ns, name} {
-		if bad := path.IsValidPathSegmentName(part); len(bad) > 0 {
+		if bad := content.IsPathSegmentName(part); len(bad) > 0 {
 			return "", apierrors.NewBadRequest(fmt.Sprintf("name %q %s", part, bad[0]))
 		}
 	}
@@ -116,7 +116,7 @@ func (o *Objects[T]) List(ctx context.Context, ns string) ([]T, error) {
 func (o *Objects[T]) list(ctx context.Context, ns string) (*recordList[T], error) {
 	prefix := o.kind.prefix() + "/"
 	if ns != "" {
-		if bad := path.IsValidPathSegmentName(ns); len(bad) > 0 || !o.kind.namespaced {
+		if bad := content.IsPathSegmentName(ns); len(bad) > 0 || !o.kind.namespaced {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("namespace %q for %s", ns, o.kind.plural))
 		}
 		prefix += ns + "/"

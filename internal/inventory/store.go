@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"metald.io/metald/internal/inventory/engine"
@@ -65,7 +65,7 @@ func Open(dir string, o Options) (*Store, error) {
 	e, err := engine.Open(filepath.Join(dir, "inventory.db"), engine.Options{Logger: o.Logger, Now: o.Now, NoSync: o.NoSync})
 	if err != nil {
 		l.release()
-		if errors.Is(err, bbolt.ErrTimeout) {
+		if errors.Is(err, bbolterrors.ErrTimeout) {
 			err = fmt.Errorf("%w by a process that does not take its lock: %w", ErrHeld, err)
 		}
 		return nil, fmt.Errorf("opening the inventory in %s: %w", dir, err)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -163,6 +162,3 @@ func hardwareDetails(f *v1alpha1.HostFacts, bootMAC string) *metal3.HardwareDeta
 	}
 	return d
 }
-
-// deadline is a time from now, for a wait.
-func (s *step) deadline(d time.Duration) time.Time { return s.at.Add(d) }

@@ -159,7 +159,7 @@ func (s *step) rest(ctx context.Context) outcome {
 
 func (s *step) reinspectionAsked() bool {
 	value, asked := s.Host.Annotations[metal3.InspectAnnotationPrefix]
-	return asked && value != metal3.InspectAnnotationValueDisabled
+	return asked && value != inspectDisabled
 }
 
 func (s *step) dropAnnotation(ctx context.Context, key string) error {

@@ -42,9 +42,12 @@ func (v View) taken() bool { return v.Host.Annotations[v1alpha1.TakenAnnotation]
 // adopted answers whether the host runs something that metald leaves alone.
 func (v View) adopted() bool { return v.Host.Spec.ExternallyProvisioned }
 
+// inspectDisabled is inspect.metal3.io's older way to say spec.inspectionMode: disabled, which users still write.
+const inspectDisabled = "disabled"
+
 func (v View) inspectionWaived() bool {
 	return v.Host.Spec.InspectionMode == metal3.InspectionModeDisabled ||
-		v.Host.Annotations[metal3.InspectAnnotationPrefix] == metal3.InspectAnnotationValueDisabled
+		v.Host.Annotations[metal3.InspectAnnotationPrefix] == inspectDisabled
 }
 
 // claimed answers whether somebody says what to run here.

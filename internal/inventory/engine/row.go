@@ -42,14 +42,6 @@ func decodeRow(key, row []byte, withValue bool) (*mvccpb.KeyValue, error) {
 	return kv, nil
 }
 
-// rowLease reads the lease alone.
-func rowLease(row []byte) int64 {
-	if len(row) < headerSize {
-		return 0
-	}
-	return int64(binary.BigEndian.Uint64(row[24:]))
-}
-
 // lookup returns nil where the key is not there.
 func lookup(tx *bbolt.Tx, key []byte) (*mvccpb.KeyValue, error) {
 	row := tx.Bucket(keysBucket).Get(key)
