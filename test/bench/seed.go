@@ -76,12 +76,18 @@ kind: ClusterRoleBinding
 metadata: {name: "bench:approve-any-node"}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:certificates.k8s.io:certificatesigningrequests:nodeclient"}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:bootstrappers"}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: "bench:node-bootstrapper"}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:node-bootstrapper"}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:bootstrappers"}]
 `
 
 func allowAnyNode(ctx context.Context, r *rack.Rack) error { return kubectlApply(ctx, r, anyNode) }
 
 func forbidAnyNode(ctx context.Context, r *rack.Rack) {
-	r.Kubectl(ctx, "delete", "clusterrolebinding", "bench:approve-any-node").Run()
+	r.Kubectl(ctx, "delete", "clusterrolebinding", "bench:approve-any-node", "bench:node-bootstrapper").Run()
 }
 
 func kubectlApply(ctx context.Context, r *rack.Rack, text string) error {
