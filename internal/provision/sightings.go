@@ -151,16 +151,22 @@ func (s *sightings) forget(ctx context.Context, written map[string]time.Time, ke
 	}
 }
 
-// Seen is told by the boot servers of a machine that no host matches.
+// Seen is told by the boot servers of a machine that no host matches; what is a sentence about it.
 func (m *Mind) Seen(machine pxe.Machine, what string) {
-	m.sighting.note(v1alpha1.SightingStatus{Kind: what, Address: machine.Interface, MAC: machine.MAC.String(), UUID: machine.UUID,
-		Said: strings.TrimSpace(machine.Class + " " + machine.Hostname)})
+	kind := "dhcp"
+	if machine.Client == pxe.HTTPClient || machine.Client == pxe.PXEClient {
+		kind = "boot"
+	}
+	m.sighting.note(v1alpha1.SightingStatus{Kind: kind, Address: machine.Interface, MAC: machine.MAC.String(), UUID: machine.UUID, Said: what})
 }
 
 // Stranger is told by the desk of an agent that no host matches.
 func (m *Mind) Stranger(hello v1alpha1.Hello, from netip.Addr) {
 	st := v1alpha1.SightingStatus{Kind: "agent", Address: from.String(), MAC: hello.BootMAC, UUID: hello.SystemUUID,
-		Said: strings.TrimSpace("agent " + hello.AgentVersion + " serial " + hello.SerialNumber)}
+		Said: strings.TrimSpace("agent " + hello.AgentVersion)}
+	if hello.SerialNumber != "" {
+		st.Said += ", serial number " + hello.SerialNumber
+	}
 	if st.MAC == "" && len(hello.MACs) > 0 {
 		st.MAC = hello.MACs[0]
 	}
