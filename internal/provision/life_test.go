@@ -350,7 +350,7 @@ func TestTwinsAreLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.until("quarantine", time.Minute, waitsFor("DuplicateIdentity", w))
-		if _, known := w.mind.glance("default/n2"); !known {
+		if _, known := w.mind.Load().glance("default/n2"); !known {
 			t.Fatal("the twin is not known")
 		}
 		boots := w.rack.boots

@@ -19,13 +19,13 @@ func TestStrangersBecomeSightings(t *testing.T) {
 		time.Sleep(time.Second)
 		mac, _ := net.ParseMAC("52:54:00:99:00:01")
 		stranger := pxe.Machine{MAC: mac, Client: pxe.HTTPClient, Interface: "br0"}
-		if _, known := w.mind.Boot(stranger); known {
+		if _, known := w.mind.Load().Boot(stranger); known {
 			t.Error("a stranger was answered")
 		}
-		w.mind.Seen(stranger, "asked for an address by DHCP as HTTPClient (EFI x86-64) on br0")
-		w.mind.Stranger(v1alpha1.Hello{BootMAC: "52:54:00:99:00:02", AgentVersion: "v1"}, netip.MustParseAddr("172.22.0.7"))
+		w.mind.Load().Seen(stranger, "asked for an address by DHCP as HTTPClient (EFI x86-64) on br0")
+		w.mind.Load().Stranger(v1alpha1.Hello{BootMAC: "52:54:00:99:00:02", AgentVersion: "v1"}, netip.MustParseAddr("172.22.0.7"))
 		time.Sleep(time.Minute)
-		w.mind.Seen(stranger, "asked again")
+		w.mind.Load().Seen(stranger, "asked again")
 		time.Sleep(time.Second)
 		for name, want := range map[string]string{
 			"boot-52-54-00-99-00-01":  "br0 52:54:00:99:00:01 asked again 2",
@@ -47,7 +47,7 @@ func TestFloodOfStrangersIsBounded(t *testing.T) {
 		time.Sleep(time.Second)
 		for n := range 3 * keptSightings {
 			mac := net.HardwareAddr{0x02, 0, 0, 0, byte(n >> 8), byte(n)}
-			w.mind.Seen(pxe.Machine{MAC: mac}, "flood")
+			w.mind.Load().Seen(pxe.Machine{MAC: mac}, "flood")
 			time.Sleep(60 * time.Millisecond)
 		}
 		time.Sleep(time.Minute)

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +33,7 @@ import (
 type world struct {
 	t     *testing.T
 	store *inventory.Store
-	mind  *Mind
+	mind  atomic.Pointer[Mind] // a restart replaces it under a running agent
 	rack  *rack
 	plane *plane
 	stop  func()
@@ -69,15 +71,16 @@ func inWorld(t *testing.T, play func(w *world)) {
 
 // start begins a mind over the store, as after a restart of the daemon.
 func (w *world) start() {
-	w.mind = New(Config{
+	mind := New(Config{
 		Store: w.store, Images: blobs{}, BMCs: w.rack,
 		Connect: func([]byte, string) (Cluster, error) { return w.plane, nil },
 		Limits:  Limits{Boot: 5 * time.Minute, Join: 10 * time.Minute, Poll: 30 * time.Second},
 		Logger:  slog.New(slog.DiscardHandler), Now: time.Now,
 	})
+	w.mind.Store(mind)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- w.mind.Run(ctx) }()
+	go func() { done <- mind.Run(ctx) }()
 	w.stop = func() {
 		cancel()
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
@@ -283,7 +286,7 @@ func (r *rack) run(boot int) {
 		return
 	}
 	mac, _ := net.ParseMAC(testMAC)
-	answer, known := r.mind.Boot(pxe.Machine{MAC: mac, Client: pxe.HTTPClient})
+	answer, known := r.mind.Load().Boot(pxe.Machine{MAC: mac, Client: pxe.HTTPClient})
 	if !known || answer.Digest == "" {
 		return
 	}
@@ -300,7 +303,7 @@ func (r *rack) run(boot int) {
 
 // agent opens a session as the desk would, and does what it is told.
 func (r *rack) agent(boot int, hello v1alpha1.Hello) {
-	c := r.mind.Identify(hello, r.ek)
+	c := r.mind.Load().Identify(hello, r.ek)
 	if !c.Known || c.Refuse != nil || c.PinnedEK != "" && c.PinnedEK != r.ek {
 		r.mu.Lock()
 		r.refused++
@@ -317,7 +320,7 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 	})
 	for r.alive(boot) {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		order, err := r.mind.Next(ctx, Caller{Host: c.Host, Epoch: c.Epoch, Mode: hello.Mode, BootID: hello.BootID, IP: "172.22.0.9"})
+		order, err := r.mind.Load().Next(ctx, Caller{Host: c.Host, Epoch: c.Epoch, Mode: hello.Mode, BootID: hello.BootID, IP: "172.22.0.9"})
 		cancel()
 		if err != nil {
 			time.Sleep(time.Second)
@@ -372,6 +375,8 @@ func newPlane() *plane {
 }
 
 func (p *plane) Version(context.Context) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.away {
 		return "", errors.New("connection refused")
 	}
@@ -409,7 +414,7 @@ func (p *plane) Approve(_ context.Context, csr string, want cluster.Expected) er
 func (p *plane) Follow(ctx context.Context, f cluster.Follower) error {
 	p.mu.Lock()
 	p.follower = f
-	nodes := p.nodes
+	nodes := maps.Clone(p.nodes)
 	p.mu.Unlock()
 	for _, n := range nodes {
 		f.Node(n, false)
