@@ -47,7 +47,7 @@ func (s *step) boot(ctx context.Context, kind metal3.ErrorType, answer, digest, 
 		}
 		return true, content()
 	case stepAwait:
-		return false, awaits(s.whereInBoot(mode), "Booting", order.Deadline.Time, "", lookAgain)
+		return false, awaits(s.whereInBoot(), "Booting", order.Deadline.Time, "", lookAgain)
 	case stepPowerOff:
 		if !s.mayTouch() {
 			return false, s.holdOff()
@@ -78,7 +78,7 @@ func (s *step) start(ctx context.Context, kind metal3.ErrorType, c *session, ans
 		return s.bmcTrouble(ctx, kind, fmt.Errorf("switching on: %w", err))
 	}
 	c.power = ""
-	return awaits(s.whereInBoot(""), "Booting", s.Progress.Status.Boot.Deadline.Time, "", 5*time.Second)
+	return awaits(s.whereInBoot(), "Booting", s.Progress.Status.Boot.Deadline.Time, "", 5*time.Second)
 }
 
 // order raises the epoch and says what the machine will be offered, before anything is switched.
@@ -122,12 +122,12 @@ func (s *step) dropOrder(ctx context.Context) error {
 }
 
 // whereInBoot says how far the machine has come.
-func (s *step) whereInBoot(mode string) string {
+func (s *step) whereInBoot() string {
 	order := s.Progress.Status.Boot
 	switch {
 	case order == nil || order.Asked == nil:
 		return "the firmware to ask for its boot file"
-	case mode == v1alpha1.OSMode:
+	case order.Answer == bootImage:
 		return "the image to start and its agent to prove itself"
 	}
 	return "the ramdisk's agent to prove itself"

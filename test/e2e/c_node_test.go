@@ -34,7 +34,8 @@ spec:
     args:
     - |
       while read -r device at kind options rest; do [ "$at" != / ] || echo "root: $kind $options"; done </proc/1/mounts
-      for d in /sys/block/dm-*; do echo "verity: $(cat $d/dm/uuid) read-only=$(cat $d/ro)"; done
+      for d in /sys/block/dm-*; do echo "mapped: $(cat $d/dm/name) over $(ls $d/slaves) read-only=$(cat $d/ro)"; done
+      echo "kernel: $(dmesg | grep -m1 'device-mapper: verity')"
       echo "cmdline: $(cat /proc/cmdline)"
       if touch /usr/witness 2>/tmp/why; then echo "write: allowed"; else echo "write: $(cat /tmp/why)"; fi
       if [ -e /run/metald/seed.json ]; then echo "seed: left"; else echo "seed: none"; fi
@@ -103,8 +104,8 @@ func TestRootIsReadOnlyAndVerified(t *testing.T) {
 	t.Logf("the host, seen from a pod:\n%s", said)
 	for what, want := range map[string]string{
 		"root is a read-only erofs":              "root: erofs ro",
-		"device below it is dm-verity":           "verity: CRYPT-VERITY-",
-		"device itself is read-only":             "read-only=1",
+		"kernel has made a dm-verity device":     "device-mapper: verity: sha256 using implementation",
+		"root is that device, and read-only":     "mapped: metald-root over loop0 read-only=1",
 		"command line pins the image's hash":     image.Spec.RootHash,
 		"a write is refused by the file system":  "Read-only file system",
 		"no seed was left on a host that joined": "seed: none",
