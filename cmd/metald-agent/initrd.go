@@ -87,12 +87,12 @@ func fetch(ctx context.Context, bootURL string, root diskless.Root) error {
 
 // refuse tells the daemon that this machine does not boot its image, says so at the console, and switches the machine off.
 func refuse(ctx context.Context, lease network.Lease, authority []byte, root diskless.Root, why error) {
-	todo := []string{why.Error(), "Image: root hash " + root.RootHash}
+	lines := []string{why.Error(), "Image: root hash " + root.RootHash}
 	var mismatch *diskless.MismatchError
 	if errors.As(why, &mismatch) {
-		todo = append(todo, "To do: import the image again; what the daemon serves is not what was built.")
+		lines = append(lines, "To do: import the image again; what the daemon serves is not what was built.")
 	}
-	console.Shout("this machine refuses its image.", append(todo, "It switches itself off.")...)
+	console.Shout("this machine refuses its image.", append(lines, "It switches itself off.")...)
 	if lease.AgentURL != "" {
 		ctx, cancel := context.WithTimeout(ctx, refuseWithin)
 		defer cancel()

@@ -55,16 +55,16 @@ func (c *Console) Say(format string, args ...any) {
 
 // Shout prints a trouble that a person has to mend, so that it stands out from kernel messages: what is wrong, and what
 // to do, a line each.
-func (c *Console) Shout(wrong string, todo ...string) {
+func (c *Console) Shout(wrong string, next ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.again(wrong + strings.Join(todo, "")) {
+	if c.again(wrong + strings.Join(next, "")) {
 		return
 	}
 	var b strings.Builder
 	rule := strings.Repeat("=", 78)
 	fmt.Fprintf(&b, "\n%s\n  metald: %s\n", rule, wrong)
-	for _, line := range todo {
+	for _, line := range next {
 		fmt.Fprintf(&b, "  %s\n", line)
 	}
 	fmt.Fprintf(&b, "%s\n\n", rule)

@@ -5,6 +5,7 @@ package provision
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -28,11 +29,11 @@ type Claimant struct {
 // Identify finds the host that a machine claims to be: by the endorsement key it shows, else by system UUID, else by the
 // MAC addresses of its ports. ekSHA256 is not proved yet. Evidence that points at two hosts is refused.
 func (m *Mind) Identify(hello v1alpha1.Hello, ekSHA256 string) Claimant {
-	candidates := map[string]string{} // host -> the evidence that names it
+	var hosts, says []string // the hosts that are named, by the strongest evidence first, and what names each
 	note := func(evidence, what string) {
 		for _, key := range m.evidence.find(evidence) {
-			if candidates[key] == "" {
-				candidates[key] = what
+			if !slices.Contains(hosts, key) {
+				hosts, says = append(hosts, key), append(says, what+" names "+key)
 			}
 		}
 	}
@@ -41,19 +42,13 @@ func (m *Mind) Identify(hello v1alpha1.Hello, ekSHA256 string) Claimant {
 	for _, mac := range hello.MACs {
 		note(macWord(mac), "MAC address "+mac)
 	}
-	switch len(candidates) {
-	case 0:
+	if len(hosts) == 0 {
 		return Claimant{}
-	case 1:
-		for key := range candidates {
-			return m.claimant(key, hello)
-		}
 	}
-	var says []string
-	for key, what := range candidates {
-		says = append(says, what+" names "+key)
+	c := m.claimant(hosts[0], hello)
+	if len(hosts) == 1 {
+		return c
 	}
-	c := m.claimant(strings.SplitN(says[0], " names ", 2)[1], hello)
 	c.Refuse = &v1alpha1.AgentError{Reason: "IdentityConflict",
 		Message: "the machine shows evidence of two hosts: " + strings.Join(says, ", ") + "; both are left alone until a person sorts them out"}
 	return c
@@ -85,6 +80,8 @@ func (m *Mind) admit(v View, hello v1alpha1.Hello) *v1alpha1.AgentError {
 		return refuse("host %s was not told to boot", v.Host.Name)
 	case order.Answer != answer:
 		return refuse("host %s was told to boot the %s, but an agent in mode %s calls", v.Host.Name, order.Answer, hello.Mode)
+	case !v.permits(order):
+		return refuse("host %s was told to boot an image that is no longer deployed on it", v.Host.Name)
 	case hello.Mode == v1alpha1.OSMode && hello.RootHash != v.Progress.Status.Deployment.RootHash:
 		return refuse("host %s runs root hash %.16s…, deployed is %.16s…", v.Host.Name, hello.RootHash, v.Progress.Status.Deployment.RootHash)
 	}
