@@ -84,6 +84,8 @@ type BootOrder struct {
 	Deadline metav1.Time `json:"deadline"`
 	// Asked is when the machine last asked for its boot file.
 	Asked *metav1.Time `json:"asked,omitempty"`
+	// Sent is when the whole boot file was last sent to the machine.
+	Sent *metav1.Time `json:"sent,omitempty"`
 }
 
 // Deployment pins what a host runs.

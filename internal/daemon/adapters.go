@@ -92,3 +92,30 @@ func (l leases) Save(ctx context.Context, lease pxe.Lease) error {
 func (l leases) Remove(ctx context.Context, lease pxe.Lease) error {
 	return l.records.Delete(ctx, lease.Key())
 }
+
+// transfers tells the mind which host a boot file goes to: the one that holds the address.
+type transfers struct {
+	mind *provision.Mind
+	dhcp []*pxe.DHCP
+}
+
+func (t transfers) Began(ip netip.Addr, digest string) {
+	if host := t.host(ip); host != "" {
+		t.mind.TransferBegan(host, digest)
+	}
+}
+
+func (t transfers) Ended(ip netip.Addr, digest string, whole bool) {
+	if host := t.host(ip); host != "" {
+		t.mind.TransferEnded(host, digest, whole)
+	}
+}
+
+func (t transfers) host(ip netip.Addr) string {
+	for _, d := range t.dhcp {
+		if host, ok := d.Holder(ip); ok {
+			return host
+		}
+	}
+	return ""
+}

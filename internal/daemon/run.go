@@ -202,7 +202,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 		g.Go(func() error { return server.Serve(ctx, d.sockets.DHCP[i]) })
 	}
 	if l := d.sockets.Boot; l != nil {
-		serveHTTP(ctx, g, l, bootHandler(d.Images, d.log))
+		serveHTTP(ctx, g, l, pxe.NewFiles(d.Images, transfers{d.Mind, d.dhcp}, d.log))
 	}
 	if l := d.sockets.Agents; l != nil {
 		pair, err := tls.X509KeyPair(d.pki.Certificate, d.pki.Key)
@@ -251,6 +251,3 @@ func serveHTTP(ctx context.Context, g *errgroup.Group, l net.Listener, h http.Ha
 		return nil
 	})
 }
-
-// bootHandler serves boot files, and the time of day to agents whose clock is wrong (any answer has a Date).
-func bootHandler(blobs pxe.Blobs, log *slog.Logger) http.Handler { return pxe.NewFiles(blobs, log) }

@@ -32,12 +32,12 @@ func (s *step) boot(ctx context.Context, kind metal3.ErrorType, answer, digest, 
 	if err != nil {
 		return false, s.bmcTrouble(ctx, kind, err)
 	}
-	next := nextBootStep(s.View, answer, digest, mode, p == bmc.On, s.now())
+	next := nextBootStep(s.View, answer, digest, mode, p == bmc.On, s.now(), s.brokeOff(s.Progress.Status.Boot))
 	if next != stepArrived && next != stepAwait { // about to switch: look again, not at what was remembered
 		if p, err = s.powered(ctx, c, 0); err != nil {
 			return false, s.bmcTrouble(ctx, kind, err)
 		}
-		next = nextBootStep(s.View, answer, digest, mode, p == bmc.On, s.now())
+		next = nextBootStep(s.View, answer, digest, mode, p == bmc.On, s.now(), s.brokeOff(s.Progress.Status.Boot))
 	}
 	order := s.Progress.Status.Boot
 	switch next {
@@ -127,6 +127,8 @@ func (s *step) whereInBoot() string {
 	switch {
 	case order == nil || order.Asked == nil:
 		return "the firmware to ask for its boot file"
+	case !gotWhole(order):
+		return "the machine to fetch its boot file"
 	case order.Answer == bootImage:
 		return "the image to start and its agent to prove itself"
 	}
@@ -143,6 +145,9 @@ func (s *step) bootFailure(order *v1alpha1.BootOrder, mode string, p bmc.PowerSt
 		return errors.New("the machine is off although it had started; somebody else switched it, or it lost power")
 	case order.Asked == nil:
 		return fmt.Errorf("the firmware never asked for its boot file: is HTTP boot enabled, and is %s the MAC address of a port on the provisioning network?", s.bootMAC())
+	}
+	if s.brokeOff(order) {
+		return fmt.Errorf("the machine asked for its boot file and did not take it whole: the transfer broke off, and nothing came for %s", transferPause)
 	}
 	return fmt.Errorf("the machine took its boot file, but its agent did not prove itself in %s: look at its console", s.Limits.Boot)
 }

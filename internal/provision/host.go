@@ -48,6 +48,7 @@ func (m *Mind) host(ctx context.Context, key string) (time.Duration, error) {
 	s, err := m.view(ctx, ns, name)
 	if apierrors.IsNotFound(err) {
 		m.bmcs.drop(key)
+		m.transfers.forget(key)
 		return 0, m.sweepAway(ctx, ns, name)
 	}
 	if err != nil {

@@ -181,6 +181,21 @@ func TestDeafFirmwareIsNamedAndTriedAgain(t *testing.T) {
 	})
 }
 
+// Firmware whose transfer broke off sits in its shell: it is booted again long before the boot's own limit.
+func TestBrokenTransferIsBootedAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.rack.cut.Store(true)
+		w.enrol()
+		w.until("failure", 2*time.Minute, func(h *metal3.BareMetalHost) bool {
+			return strings.Contains(h.Status.ErrorMessage, "the transfer broke off")
+		})
+		w.until("available", time.Minute, inState(metal3.StateAvailable))
+		if w.rack.boots != 2 {
+			t.Errorf("got %d power-ons, want 2", w.rack.boots)
+		}
+	})
+}
+
 func TestDeadBMCIsAskedAtItsPace(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.rack.dead = true
@@ -273,7 +288,7 @@ func TestRefusedImageIsNotReady(t *testing.T) {
 	v.Progress.Status.Boot = &v1alpha1.BootOrder{Answer: bootImage, Digest: "d", Epoch: 3, Deadline: metav1.NewTime(time.Now().Add(time.Hour))}
 	v.Inventory.Status.Agent = &v1alpha1.AgentFacts{Mode: v1alpha1.OSMode, Epoch: 3,
 		Steps: []v1alpha1.StepResult{{Step: v1alpha1.RefuseStep, Epoch: 3}}}
-	if got := nextBootStep(v, bootImage, "d", v1alpha1.OSMode, true, time.Now()); got != stepGiveUp {
+	if got := nextBootStep(v, bootImage, "d", v1alpha1.OSMode, true, time.Now(), false); got != stepGiveUp {
 		t.Errorf("after a refused image: got step %q, want %q", got, stepGiveUp)
 	}
 }

@@ -94,12 +94,13 @@ type Mind struct {
 	pools       *mirror[*v1alpha1.NodePool]
 	evidence    *index
 
-	queue    workqueue.TypedDelayingInterface[work]
-	wakes    *wakes
-	bmcs     *controllers
-	follows  *follows
-	asked    sync.Map // host key -> time a boot file was last asked for
-	sighting *sightings
+	queue     workqueue.TypedDelayingInterface[work]
+	wakes     *wakes
+	bmcs      *controllers
+	follows   *follows
+	asked     sync.Map // host key -> time a boot file was last asked for
+	transfers *transfers
+	sighting  *sightings
 }
 
 // work is one thing to look at: a host, a pool, a cluster or an image.
@@ -126,11 +127,12 @@ func New(c Config) *Mind {
 	}
 	m := &Mind{
 		Config: c, log: c.Logger, now: c.Now,
-		evidence: newIndex(),
-		queue:    workqueue.NewTypedDelayingQueue[work](),
-		wakes:    newWakes(),
-		bmcs:     newControllers(),
-		follows:  newFollows(),
+		evidence:  newIndex(),
+		queue:     workqueue.NewTypedDelayingQueue[work](),
+		wakes:     newWakes(),
+		bmcs:      newControllers(),
+		follows:   newFollows(),
+		transfers: newTransfers(c.Now()),
 	}
 	m.sighting = newSightings(c.Store.Sightings(), c.Logger, c.Now)
 	m.hosts = newMirror(func(h *metal3.BareMetalHost, gone bool) {

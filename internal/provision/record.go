@@ -36,6 +36,11 @@ func (s *step) record(ctx context.Context, out outcome, waiting bool) error {
 			t := asked.(metav1.Time)
 			p.Status.Boot.Asked = &t
 		}
+		if b := p.Status.Boot; b != nil {
+			if sent := s.transfers.sent(s.key, b.Digest); sent != nil && !sent.Before(&b.Ordered) {
+				b.Sent = sent
+			}
+		}
 		return nil
 	})
 	if err != nil {

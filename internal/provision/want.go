@@ -66,7 +66,7 @@ const (
 
 // nextBootStep decides how a boot into answer goes on, from what is on disk and what the BMC reads now. It can be asked
 // again after a crash at any point: an order stands on disk before the machine is switched on.
-func nextBootStep(v View, answer, digest, mode string, poweredOn bool, now time.Time) bootStep {
+func nextBootStep(v View, answer, digest, mode string, poweredOn bool, now time.Time, brokeOff bool) bootStep {
 	order := v.Progress.Status.Boot
 	stands := order != nil && order.Answer == answer && order.Digest == digest && order.Epoch == v.epoch()
 	_, refused := v.result(v1alpha1.RefuseStep)
@@ -81,6 +81,8 @@ func nextBootStep(v View, answer, digest, mode string, poweredOn bool, now time.
 		return stepGiveUp // it had arrived and is off again: a new boot needs a new epoch
 	case stands && !poweredOn:
 		return stepPowerOn
+	case stands && brokeOff && !v.reporting(mode):
+		return stepGiveUp // it sits in its firmware and will not ask again
 	case stands:
 		return stepAwait
 	case poweredOn:

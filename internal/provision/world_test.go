@@ -34,6 +34,7 @@ type world struct {
 	t     *testing.T
 	store *inventory.Store
 	mind  atomic.Pointer[Mind] // a restart replaces it under a running agent
+	down  atomic.Bool          // between two minds nobody answers firmware
 	rack  *rack
 	plane *plane
 	stop  func()
@@ -78,10 +79,12 @@ func (w *world) start() {
 		Logger:  slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	w.mind.Store(mind)
+	w.down.Store(false)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- mind.Run(ctx) }()
 	w.stop = func() {
+		w.down.Store(true)
 		cancel()
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			w.t.Errorf("the mind ended: %v", err)
@@ -199,7 +202,8 @@ type rack struct {
 	dials    int
 	// deaf firmware never asks; mute agents never report.
 	deaf, mute bool
-	refused    int // sessions that were refused
+	cut        atomic.Bool // the next transfer breaks off
+	refused    int         // sessions that were refused
 	offs       int
 }
 
@@ -279,18 +283,38 @@ func (r *rack) alive(boot int) bool {
 	return r.on && r.boots == boot
 }
 
+// firmware asks for a boot file and takes it. As EDK2 does, it asks for a while, and when the transfer breaks off it goes
+// to its shell for good.
+func (r *rack) firmware(boot int) (answer pxe.Answer, whole bool) {
+	time.Sleep(3 * time.Second)
+	mac, _ := net.ParseMAC(testMAC)
+	for range 4 {
+		if r.deaf || !r.alive(boot) {
+			return answer, false
+		}
+		if mind := r.mind.Load(); !r.down.Load() {
+			answer, known := mind.Boot(pxe.Machine{MAC: mac, Client: pxe.HTTPClient})
+			if !known || answer.Digest == "" {
+				return answer, false
+			}
+			mind.TransferBegan(answer.Host, answer.Digest)
+			time.Sleep(4 * time.Second)
+			whole := !r.cut.CompareAndSwap(true, false) && r.alive(boot) && r.mind.Load() == mind && !r.down.Load()
+			mind.TransferEnded(answer.Host, answer.Digest, whole)
+			return answer, whole
+		}
+		time.Sleep(4 * time.Second)
+	}
+	return answer, false
+}
+
 // run is one power-on: firmware, then the agent of what was offered.
 func (r *rack) run(boot int) {
-	time.Sleep(3 * time.Second)
-	if r.deaf || !r.alive(boot) {
+	answer, whole := r.firmware(boot)
+	if !whole {
 		return
 	}
-	mac, _ := net.ParseMAC(testMAC)
-	answer, known := r.mind.Load().Boot(pxe.Machine{MAC: mac, Client: pxe.HTTPClient})
-	if !known || answer.Digest == "" {
-		return
-	}
-	time.Sleep(5 * time.Second)
+	time.Sleep(time.Second)
 	if r.mute || !r.alive(boot) {
 		return
 	}

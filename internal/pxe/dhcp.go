@@ -51,6 +51,14 @@ func (d *DHCP) Leases() []Lease {
 	return d.leases.All()
 }
 
+// Holder is the host that holds an address of this subnet, as its BootPolicy named it.
+func (d *DHCP) Holder(ip netip.Addr) (host string, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	mac, ok := d.leases.byIP[ip]
+	return d.leases.byMAC[mac].Host, ok
+}
+
 // Serve loads the leases and answers packets from conn until ctx ends, then returns nil. It does not close conn.
 //
 // One goroutine reads. Each MAC has its one worker, so that a machine's packets keep their order, and a flood in one

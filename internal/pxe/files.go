@@ -8,8 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -27,16 +27,17 @@ const (
 )
 
 type files struct {
-	blobs Blobs
-	log   *slog.Logger
-	slots chan struct{}
+	blobs     Blobs
+	transfers Transfers
+	log       *slog.Logger
+	slots     chan struct{}
 }
 
 // NewFiles serves GET and HEAD of /boot/{sha256}/{name}, with ranges. The digest alone finds the file; the name is for
 // firmware that goes by a path's ending, and for people. Nothing else is there: no listing, no redirect, no cleaning of
 // paths.
-func NewFiles(blobs Blobs, log *slog.Logger) http.Handler {
-	return &files{blobs: blobs, log: log, slots: make(chan struct{}, streams)}
+func NewFiles(blobs Blobs, transfers Transfers, log *slog.Logger) http.Handler {
+	return &files{blobs: blobs, transfers: transfers, log: log, slots: make(chan struct{}, streams)}
 }
 
 func (f *files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -90,12 +91,16 @@ func (f *files) serve(w http.ResponseWriter, r *http.Request, digest, name strin
 	h.Set("ETag", `"`+digest+`"`)
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	h.Set("X-Content-Type-Options", "nosniff")
-	start := time.Now()
 	sent := &counter{ResponseWriter: w}
-	http.ServeContent(sent, r, "", time.Time{}, file)
-	if r.Method == http.MethodGet {
-		f.log.Info("sent boot file", "image", digest, "name", name, "ip", remoteIP(r), "bytes", sent.n, "of", info.Size(), "took", time.Since(start))
+	if r.Method == http.MethodHead {
+		http.ServeContent(sent, r, "", time.Time{}, file)
+		return
 	}
+	start, ip := time.Now(), remoteIP(r)
+	f.transfers.Began(ip, digest)
+	http.ServeContent(sent, r, "", time.Time{}, file)
+	f.transfers.Ended(ip, digest, sent.reachedEnd(info.Size()))
+	f.log.Info("sent boot file", "image", digest, "name", name, "ip", ip, "bytes", sent.n, "of", info.Size(), "took", time.Since(start))
 }
 
 // enter waits for a slot.
@@ -122,6 +127,17 @@ type counter struct {
 	n int64
 }
 
+// reachedEnd answers whether all that was promised went out, and whether that is the file or its last part.
+func (c *counter) reachedEnd(size int64) bool {
+	first, last, of := int64(0), size-1, size
+	if part := c.Header().Get("Content-Range"); part != "" {
+		if n, err := fmt.Sscanf(part, "bytes %d-%d/%d", &first, &last, &of); n != 3 || err != nil {
+			return false
+		}
+	}
+	return last == size-1 && c.n == last-first+1
+}
+
 func (c *counter) Write(b []byte) (int, error) {
 	n, err := c.ResponseWriter.Write(b)
 	c.n += int64(n)
@@ -141,10 +157,8 @@ func contentType(name string) string {
 	return "application/octet-stream"
 }
 
-func remoteIP(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
+// remoteIP is who asks; the zero address where that is not an IP address.
+func remoteIP(r *http.Request) netip.Addr {
+	from, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return from.Addr().Unmap()
 }

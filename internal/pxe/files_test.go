@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,7 @@ func TestFiles(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(string(b), strings.Repeat("d", 64)), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(pxe.NewFiles(b, slog.New(slog.DiscardHandler)))
+	server := httptest.NewServer(pxe.NewFiles(b, &road{}, slog.New(slog.DiscardHandler)))
 	defer server.Close()
 	good := "/boot/" + digest + "/ramdisk.efi"
 	for _, c := range []struct {
@@ -105,7 +106,7 @@ func TestFilesBoundsStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := blobs(t.TempDir())
 		path := "/boot/" + b.add(t, "x") + "/x"
-		files := pxe.NewFiles(b, slog.New(slog.DiscardHandler))
+		files := pxe.NewFiles(b, &road{}, slog.New(slog.DiscardHandler))
 		release := make(chan struct{})
 		for range 256 {
 			go files.ServeHTTP(stuck{httptest.NewRecorder(), release}, httptest.NewRequest("GET", path, nil))
@@ -142,8 +143,64 @@ func (f *fromFile) ReadFrom(r io.Reader) (int64, error) {
 func TestFilesKeepsSendfile(t *testing.T) {
 	b := blobs(t.TempDir())
 	w := &fromFile{ResponseRecorder: httptest.NewRecorder()}
-	pxe.NewFiles(b, slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequest("GET", "/boot/"+b.add(t, "x")+"/x", nil))
+	pxe.NewFiles(b, &road{}, slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequest("GET", "/boot/"+b.add(t, "x")+"/x", nil))
 	if !w.file || w.Body.String() != "x" {
 		t.Errorf("got body %q, from the file: %v; want x from the file", w.Body, w.file)
+	}
+}
+
+// road notes what it hears of transfers.
+type road struct{ began, whole, broken int }
+
+func (r *road) Began(netip.Addr, string) { r.began++ }
+
+func (r *road) Ended(_ netip.Addr, _ string, whole bool) {
+	if whole {
+		r.whole++
+	} else {
+		r.broken++
+	}
+}
+
+// breaking takes so many bytes and no more.
+type breaking struct {
+	*httptest.ResponseRecorder
+	left int
+}
+
+func (w *breaking) Write(b []byte) (int, error) {
+	if len(b) > w.left {
+		n, _ := w.ResponseRecorder.Write(b[:w.left])
+		w.left = 0
+		return n, io.ErrClosedPipe
+	}
+	w.left -= len(b)
+	return w.ResponseRecorder.Write(b)
+}
+
+func TestFilesTellsOfTransfers(t *testing.T) {
+	b := blobs(t.TempDir())
+	path := "/boot/" + b.add(t, "0123456789") + "/x"
+	for _, c := range []struct {
+		name, method, part string
+		takes              int
+		want               road
+	}{
+		{"whole", "GET", "", 10, road{1, 1, 0}},
+		{"head", "HEAD", "", 10, road{}},
+		{"last part", "GET", "bytes=4-", 10, road{1, 1, 0}},
+		{"first part", "GET", "bytes=0-4", 10, road{1, 0, 1}},
+		{"broken", "GET", "", 7, road{1, 0, 1}},
+		{"last part, broken", "GET", "bytes=4-", 5, road{1, 0, 1}},
+		{"bad part", "GET", "bytes=10-", 90, road{1, 0, 1}},
+	} {
+		r, road := httptest.NewRequest(c.method, path, nil), road{}
+		if c.part != "" {
+			r.Header.Set("Range", c.part)
+		}
+		pxe.NewFiles(b, &road, slog.New(slog.DiscardHandler)).ServeHTTP(&breaking{httptest.NewRecorder(), c.takes}, r)
+		if road != c.want {
+			t.Errorf("%s: got %+v, want %+v", c.name, road, c.want)
+		}
 	}
 }

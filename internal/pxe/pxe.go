@@ -62,6 +62,13 @@ type Blobs interface {
 	Open(sha256 string) (*os.File, error)
 }
 
+// Transfers hears how files travel to machines: Began before the first byte of a GET, Ended after its last one. whole is
+// true where the end of the file went out.
+type Transfers interface {
+	Began(ip netip.Addr, digest string)
+	Ended(ip netip.Addr, digest string, whole bool)
+}
+
 // Subnet is what one interface serves.
 type Subnet struct {
 	Interface string

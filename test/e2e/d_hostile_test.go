@@ -117,6 +117,23 @@ func TestOtherTPM(t *testing.T) {
 	needReady(t)
 }
 
+// The daemon dies while firmware takes its boot file. Firmware falls into its shell and asks no more, so metald must see
+// that the file never arrived, and boot the machine again.
+func TestKilledWhileSendingBootFile(t *testing.T) {
+	needReady(t)
+	reboot(t, func() (func() error, error) { return nil, nil })
+	follow(t, func(h rack.Host) bool { return mentions(h, "to fetch its boot file") })
+	if err := lab.KillMetald(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(5 * time.Second)
+	if err := lab.StartMetald(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	follow(t, func(h rack.Host) bool { return mentions(h, "the transfer broke off") })
+	needReady(t)
+}
+
 // reboot pulls the machine's plug while metald is away, changes something, and lets metald find the host off.
 func reboot(t *testing.T, change func() (func() error, error)) (restore func() error) {
 	t.Helper()
