@@ -37,6 +37,10 @@ const (
 	InspectStep = "inspect"
 	// JoinStep hands over a JoinSeed; Done when kubelet runs with it.
 	JoinStep = "join"
+	// InstallStep asks the ramdisk to write what Order.Install says to one disk, verify it, and only then make it bootable.
+	InstallStep = "install"
+	// EraseStep asks the ramdisk to erase the drives that Order.Erase names.
+	EraseStep = "erase"
 	// PowerOffStep asks the machine to switch itself off after Done.
 	PowerOffStep = "poweroff"
 	// RefuseStep is never ordered: an agent in the initrd names it in Done with OK false when it refuses its image.
@@ -55,6 +59,8 @@ type Hello struct {
 	BootMAC string `json:"bootMAC,omitempty"`
 	// RootHash is the dm-verity root hash of the running root, in OS mode.
 	RootHash string `json:"rootHash,omitempty"`
+	// Slot is the slot of its disk that the machine runs from or refuses, "a" or "b"; empty where the root is in memory.
+	Slot string `json:"slot,omitempty"`
 	// TPM is nil on a machine without one.
 	TPM *TPMKeys `json:"tpm,omitempty"`
 }
@@ -111,6 +117,92 @@ type Order struct {
 	Message `json:",inline"`
 	// Join is set in a JoinStep.
 	Join *JoinSeed `json:"join,omitempty"`
+	// Install is set in an InstallStep, Erase in an EraseStep.
+	Install *InstallPlan `json:"install,omitempty"`
+	Erase   *ErasePlan   `json:"erase,omitempty"`
+}
+
+// DiskTarget is one disk, as an inspection saw it. Whoever writes to it checks first that the disk in front of them is this
+// one: the serial number or WWN that is given must match, and the size; names change from boot to boot.
+type DiskTarget struct {
+	// Name is the kernel's at the inspection, as nvme0n1.
+	Name         string `json:"name"`
+	SerialNumber string `json:"serialNumber,omitempty"`
+	WWN          string `json:"wwn,omitempty"`
+	Model        string `json:"model,omitempty"`
+	SizeBytes    int64  `json:"sizeBytes"`
+	PCIAddress   string `json:"pciAddress,omitempty"`
+	HCTL         string `json:"hctl,omitempty"`
+}
+
+// InstallPlan says what one disk shall hold: an Image in slots, or a user's own raw image as it is. Exactly one of Image
+// and Raw is set.
+type InstallPlan struct {
+	// ID is a UUID, one for each deployment on a host. It becomes the GPT's disk GUID of an Image: a disk that has it, and
+	// whose content is right, is not written again.
+	ID    string      `json:"id"`
+	Disk  DiskTarget  `json:"disk"`
+	Image *ImageFiles `json:"image,omitempty"`
+	Raw   *RawImage   `json:"raw,omitempty"`
+}
+
+// ImageFiles are an Image's files, fetched from the boot server by digest.
+type ImageFiles struct {
+	UKI  File     `json:"uki"`
+	Root RootFile `json:"root"`
+	// RootHash is the dm-verity root hash in hex.
+	RootHash string `json:"rootHash"`
+	// Loader is the boot loader that chooses between slots and counts boots.
+	Loader File `json:"loader"`
+}
+
+// RawImage is a disk image of a user's, with the checksum that Metal3's spec.image asks for. An image that ends in .zst or
+// .gz is unpacked while it is written; the checksum is of the file as it is fetched.
+type RawImage struct {
+	URL string `json:"url"`
+	// Checksum is in hex; ChecksumType is md5, sha256 or sha512.
+	Checksum     string `json:"checksum"`
+	ChecksumType string `json:"checksumType"`
+	// ConfigDrive is a file system labelled config-2, which gets a partition of its own at the disk's end; empty for none.
+	// It may hold secrets.
+	ConfigDrive []byte `json:"configDrive,omitempty"`
+}
+
+// Modes of an erase.
+const (
+	// EraseFull makes every drive give back nothing of what it held, and reads it back.
+	EraseFull = "full"
+	// EraseMetadata removes partition tables and the beginnings of file systems.
+	EraseMetadata = "metadata"
+)
+
+// ErasePlan says which drives to erase, and how.
+type ErasePlan struct {
+	// Mode is EraseFull or EraseMetadata.
+	Mode string `json:"mode"`
+	// Drives are all that the last inspection saw. A drive that is missing, and one that is not listed, is an error that names
+	// it; the others are erased all the same.
+	Drives []DiskTarget `json:"drives"`
+}
+
+// DriveErasure is how the erase of one drive went; an auditor reads it.
+type DriveErasure struct {
+	Name         string `json:"name"`
+	SerialNumber string `json:"serialNumber,omitempty"`
+	WWN          string `json:"wwn,omitempty"`
+	Model        string `json:"model,omitempty"`
+	SizeBytes    int64  `json:"sizeBytes,omitempty"`
+	// Method is what did it: nvme-sanitize-crypto, nvme-sanitize-block, nvme-format-crypto, nvme-format, ata-secure-erase-enhanced,
+	// ata-secure-erase, scsi-sanitize, discard, overwrite, metadata.
+	Method string `json:"method,omitempty"`
+	// Tried are the methods before it that the drive does not have or failed at, one line each.
+	Tried   []string     `json:"tried,omitempty"`
+	Started metav1.Time  `json:"started"`
+	Ended   *metav1.Time `json:"ended,omitempty"`
+	// Verified is how the result was checked, as "read 64 MiB in 64 places, all zero"; empty where it was not.
+	Verified string `json:"verified,omitempty"`
+	OK       bool   `json:"ok"`
+	Error    string `json:"error,omitempty"`
 }
 
 // JoinSeed is what a host needs to become a Node. It holds a secret and is released once a boot.
@@ -130,10 +222,21 @@ type JoinSeed struct {
 	Taints []Taint `json:"taints,omitempty"`
 }
 
-// Report carries facts.
+// Report carries facts, or how far a long step is. An agent reports progress at most once in five seconds and at least once
+// a minute while it gets on.
 type Report struct {
-	Message `json:",inline"`
-	Facts   *HostFacts `json:"facts,omitempty"`
+	Message  `json:",inline"`
+	Facts    *HostFacts    `json:"facts,omitempty"`
+	Progress *StepProgress `json:"progress,omitempty"`
+}
+
+// StepProgress is how far a long step is.
+type StepProgress struct {
+	// Doing is a phrase, as "writing root-a of nvme0n1".
+	Doing string `json:"doing"`
+	// Done of Total bytes; Total is 0 where nobody can tell.
+	Done  int64 `json:"done,omitempty"`
+	Total int64 `json:"total,omitempty"`
 }
 
 // Done says how a step ended.
@@ -141,6 +244,10 @@ type Done struct {
 	Message `json:",inline"`
 	OK      bool   `json:"ok"`
 	Text    string `json:"text,omitempty"`
+	// Erased is one record a drive, after an EraseStep.
+	Erased []DriveErasure `json:"erased,omitempty"`
+	// AlreadyThere says of an InstallStep that the disk had held it all before, and nothing was written.
+	AlreadyThere bool `json:"alreadyThere,omitempty"`
 }
 
 // AgentError is the body of every answer that is not 200.

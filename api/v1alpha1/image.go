@@ -38,6 +38,8 @@ type ImageSpec struct {
 	UKI File `json:"uki"`
 	// Root is the file system (erofs or squashfs) with its dm-verity hash tree appended.
 	Root RootFile `json:"root"`
+	// Loader is the boot loader for disks (systemd-boot); an image without one runs diskless only.
+	Loader *File `json:"loader,omitempty"`
 	// RootHash is the dm-verity root hash in hex, which the UKI's command line holds.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
 	RootHash string `json:"rootHash"`

@@ -84,6 +84,11 @@ type AgentFacts struct {
 	Steps []StepResult `json:"steps,omitempty"`
 	// Facts is the last inspection.
 	Facts *HostFacts `json:"facts,omitempty"`
+	// Slot is the slot of its disk that the machine runs from, empty where the root is in memory.
+	Slot string `json:"slot,omitempty"`
+	// Progress is how far the step at hand is, of this epoch; ProgressAt when that was said.
+	Progress   *StepProgress `json:"progress,omitempty"`
+	ProgressAt *metav1.Time  `json:"progressAt,omitempty"`
 	// Inspected is the epoch that Facts belongs to.
 	Inspected int64 `json:"inspected,omitempty"`
 }
@@ -106,6 +111,8 @@ type StepResult struct {
 	At      metav1.Time `json:"at"`
 	OK      bool        `json:"ok"`
 	Message string      `json:"message,omitempty"`
+	// Erased is one record a drive, after an erase.
+	Erased []DriveErasure `json:"erased,omitempty"`
 }
 
 // HostInventoryList is a list of HostInventory.

@@ -12,6 +12,9 @@ const (
 	// BMCCertificateAnnotation on a BareMetalHost is the sha256 (hex) of the one BMC certificate a person accepts: given at
 	// import it is demanded on first contact, changed later it replaces the pin.
 	BMCCertificateAnnotation = "metald.io/bmc-certificate-sha256"
+	// ReinstallAnnotation on a BareMetalHost asks for its disk to be written anew, with all that the disk holds lost. Its value
+	// says who and why; it is removed when the work begins.
+	ReinstallAnnotation = "metald.io/reinstall"
 	// PausedAnnotation is Metal3's: it stops all work on a host.
 	PausedAnnotation = "baremetalhost.metal3.io/paused"
 
@@ -49,6 +52,8 @@ const (
 	StalledCondition = "Stalled"
 	// AttestedCondition is true when the machine's TPM has proved to be the pinned one.
 	AttestedCondition = "Attested"
+	// ErasedCondition says whether the host's drives hold nothing of who had it last.
+	ErasedCondition = "Erased"
 	// JoinedCondition is true when the host's Node exists and the cluster calls it Ready.
 	JoinedCondition = "Joined"
 )

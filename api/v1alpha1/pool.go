@@ -30,9 +30,20 @@ type NodePoolSpec struct {
 	// HostSelector narrows the hosts by label; all hosts of the namespace where it is empty.
 	HostSelector *metav1.LabelSelector `json:"hostSelector,omitempty"`
 	// Method is how the image gets onto a host.
-	// +kubebuilder:validation:Enum=diskless
+	// +kubebuilder:validation:Enum=diskless;install
 	// +kubebuilder:default=diskless
 	Method string `json:"method,omitempty"`
+	// Cleaning is how a host is erased that leaves the pool: full erases and verifies every drive, metadata removes partition
+	// tables only, disabled erases nothing.
+	// +kubebuilder:validation:Enum=full;metadata;disabled
+	// +kubebuilder:default=full
+	Cleaning string `json:"cleaning,omitempty"`
+	// OverwriteDisks says in advance that hosts may be claimed whose disks held partitions when they were first inspected.
+	// Without it a person must take each such host.
+	OverwriteDisks bool `json:"overwriteDisks,omitempty"`
+	// DrainTimeout is how long pods may take to leave a Node before its host is released all the same; 10 minutes where it
+	// is not given.
+	DrainTimeout *metav1.Duration `json:"drainTimeout,omitempty"`
 	// Image names an Image.
 	// +kubebuilder:validation:MinLength=1
 	Image string `json:"image"`

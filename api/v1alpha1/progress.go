@@ -34,6 +34,10 @@ type HostProgressStatus struct {
 	Power *PowerLease `json:"power,omitempty"`
 	// Boot is the answer a booting machine gets, set before the power-on it belongs to.
 	Boot *BootOrder `json:"boot,omitempty"`
+	// Leaving is how far a released host is; nil while it is wanted.
+	Leaving *Leaving `json:"leaving,omitempty"`
+	// Erase is the last erase of the host's drives.
+	Erase *Erase `json:"erase,omitempty"`
 	// Deployment is what the host was told to run, by digest, from the moment it was claimed.
 	Deployment *Deployment `json:"deployment,omitempty"`
 	// Join is the credential given for joining the cluster, without its secret part.
@@ -73,7 +77,7 @@ type PowerLease struct {
 
 // BootOrder is what a machine gets when it asks the network for a boot file.
 type BootOrder struct {
-	// Answer is "ramdisk", "image" or "none".
+	// Answer is "ramdisk", "image", "disk" (the machine boots by itself from its disk) or "none".
 	Answer string `json:"answer"`
 	// Digest is the sha256 of the file that is offered, in hex.
 	Digest string `json:"digest,omitempty"`
@@ -90,18 +94,64 @@ type BootOrder struct {
 
 // Deployment pins what a host runs.
 type Deployment struct {
-	// Pool is the NodePool, as namespace/name.
-	Pool string `json:"pool"`
-	// Method is metald-diskless or metald-install.
-	Method string `json:"method"`
+	// Pool is the NodePool, as namespace/name; empty where a user's own image is written.
+	Pool string `json:"pool,omitempty"`
+	// Method is metald-diskless or metald-install; empty where a user's own image is written.
+	Method string `json:"method,omitempty"`
 	// Image is the Image's name.
-	Image string `json:"image"`
+	Image string `json:"image,omitempty"`
 	// UKI and Root are sha256 digests in hex; RootHash is the dm-verity root hash.
-	UKI      string `json:"uki"`
-	Root     string `json:"root"`
-	RootHash string `json:"rootHash"`
-	// Cluster is the KubernetesCluster, as namespace/name.
-	Cluster string `json:"cluster"`
+	UKI      string `json:"uki,omitempty"`
+	Root     string `json:"root,omitempty"`
+	RootHash string `json:"rootHash,omitempty"`
+	// Cluster is the KubernetesCluster, as namespace/name; empty where the host joins none.
+	Cluster string `json:"cluster,omitempty"`
+	// Cleaning is how the host is erased when it leaves: full, metadata or disabled.
+	Cleaning string `json:"cleaning,omitempty"`
+	// Install is what is written to which disk; nil where the host runs from memory.
+	Install *Installation `json:"install,omitempty"`
+}
+
+// Installation is one disk and what it shall hold.
+type Installation struct {
+	// ID is the InstallPlan's.
+	ID   string     `json:"id"`
+	Disk DiskTarget `json:"disk"`
+	// Written is when the agent had written and verified it; nil before.
+	Written *metav1.Time `json:"written,omitempty"`
+	// Epoch is the boot in which it was written.
+	Epoch int64 `json:"epoch,omitempty"`
+	// Raw is a user's own image, without its config drive; nil for an Image.
+	Raw *RawImage `json:"raw,omitempty"`
+}
+
+// Leaving is how far a host is that nobody wants any more.
+type Leaving struct {
+	Since metav1.Time `json:"since"`
+	// DrainUntil is when pods that are still there are no longer waited for.
+	DrainUntil metav1.Time `json:"drainUntil"`
+	// Cordoned, Drained and Removed are when the Node was closed to new pods, was empty (or its time was up), and was deleted.
+	Cordoned *metav1.Time `json:"cordoned,omitempty"`
+	Drained  *metav1.Time `json:"drained,omitempty"`
+	Removed  *metav1.Time `json:"removed,omitempty"`
+	// LeftBehind are the pods that had not gone when the time was up.
+	LeftBehind []string `json:"leftBehind,omitempty"`
+	// Stopped is when the machine was seen off after that.
+	Stopped *metav1.Time `json:"stopped,omitempty"`
+	// Cleaning is what the host's deployment asked for.
+	Cleaning string `json:"cleaning,omitempty"`
+}
+
+// Erase is one erase of all drives of a host.
+type Erase struct {
+	// Mode is full or metadata.
+	Mode  string       `json:"mode"`
+	Epoch int64        `json:"epoch"`
+	Begun metav1.Time  `json:"begun"`
+	Ended *metav1.Time `json:"ended,omitempty"`
+	OK    bool         `json:"ok"`
+	// Drives is one record a drive.
+	Drives []DriveErasure `json:"drives,omitempty"`
 }
 
 // JoinGrant is a bootstrap credential that was released to one boot of one host.
