@@ -123,6 +123,16 @@ func TestKilledWhileSendingBootFile(t *testing.T) {
 	needReady(t)
 	reboot(t, func() (func() error, error) { return nil, nil })
 	follow(t, func(h rack.Host) bool { return mentions(h, "to fetch its boot file") })
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		// Bytes that wait for the machine: the transfer is on its way.
+		queues := must(t, lab.Inside(t.Context(), "ss", "-Htn", "state", "established", "sport", "=", ":80"))
+		if fields := strings.Fields(queues); len(fields) > 1 && fields[1] != "0" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no transfer was seen; last: %s", queues)
+		}
+	}
 	if err := lab.KillMetald(); err != nil {
 		t.Fatal(err)
 	}
