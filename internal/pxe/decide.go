@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -196,6 +197,7 @@ func (t turn) reply(mt dhcpv4.MessageType, ip netip.Addr) Decision {
 		mods = append(mods, dhcpv4.WithOption(dhcpv4.OptHostName(t.answer.Hostname)))
 	}
 	file, boot := t.bootOptions()
+	boot = append(boot, t.doors()...)
 	r, err := dhcpv4.NewReplyFromRequest(t.p, append(mods, boot...)...)
 	if err != nil {
 		return silence("no transaction id")
@@ -206,11 +208,6 @@ func (t turn) reply(mt dhcpv4.MessageType, ip netip.Addr) Decision {
 // bootOptions is what a machine gets beyond its address, by the kind of client.
 func (t turn) bootOptions() (file string, mods []dhcpv4.Modifier) {
 	switch t.m.Client {
-	case Agent:
-		return "", []dhcpv4.Modifier{
-			dhcpv4.WithOption(dhcpv4.OptGeneric(BootURLOption, []byte(strings.TrimRight(t.s.BootURL, "/")))),
-			dhcpv4.WithOption(dhcpv4.OptGeneric(AgentURLOption, []byte(strings.TrimRight(t.s.AgentURL, "/")))),
-		}
 	case HTTPClient:
 		file, ok := t.s.bootFile(*t.answer)
 		if !ok {
@@ -228,6 +225,21 @@ func (t turn) bootOptions() (file string, mods []dhcpv4.Modifier) {
 		return file, mods
 	}
 	return "", nil
+}
+
+// doors are the daemon's URLs: for the agent in a ramdisk, and for the DHCP client of an image that asks for them by their
+// numbers on the agent's behalf.
+func (t turn) doors() (mods []dhcpv4.Modifier) {
+	asked := t.p.ParameterRequestList()
+	for _, door := range []struct {
+		option dhcpv4.OptionCode
+		url    string
+	}{{BootURLOption, t.s.BootURL}, {AgentURLOption, t.s.AgentURL}} {
+		if t.m.Client == Agent || slices.ContainsFunc(asked, func(c dhcpv4.OptionCode) bool { return c.Code() == door.option.Code() }) {
+			mods = append(mods, dhcpv4.WithOption(dhcpv4.OptGeneric(door.option, []byte(strings.TrimRight(door.url, "/")))))
+		}
+	}
+	return mods
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})

@@ -203,6 +203,43 @@ func TestBootOptionsByClient(t *testing.T) {
 	}
 }
 
+// The DHCP client of a running system gets the daemon's URLs where it asks for them, each for itself, also by INFORM.
+func TestDoorsOnRequest(t *testing.T) {
+	for _, c := range []struct {
+		asked []dhcpv4.OptionCode
+		want  string
+	}{
+		{nil, ""},
+		{[]dhcpv4.OptionCode{dhcpv4.OptionRouter}, ""},
+		{[]dhcpv4.OptionCode{dhcpv4.OptionRouter, AgentURLOption}, "225=https://10.0.0.1:8443"},
+		{[]dhcpv4.OptionCode{BootURLOption, AgentURLOption}, "224=http://10.0.0.1 225=https://10.0.0.1:8443"},
+	} {
+		for _, p := range []*dhcpv4.DHCPv4{
+			packet(t, dhcpv4.MessageTypeDiscover, dhcpv4.WithOption(dhcpv4.OptClassIdentifier("systemd"))),
+			packet(t, dhcpv4.MessageTypeInform, from("10.0.0.6")),
+		} {
+			p.DeleteOption(dhcpv4.OptionParameterRequestList)
+			if c.asked != nil {
+				p.UpdateOption(dhcpv4.OptParameterRequestList(c.asked...))
+			}
+			p, err := dhcpv4.FromBytes(p.ToBytes()) // as the server meets it
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := Decide(p, NewLeases(), machineOf(p, "br0"), &Answer{Host: "h"}, small, noon)
+			var got []string
+			for _, o := range []dhcpv4.GenericOptionCode{BootURLOption, AgentURLOption} {
+				if v := d.Reply.Options.Get(o); v != nil {
+					got = append(got, fmt.Sprintf("%d=%s", o, v))
+				}
+			}
+			if got := strings.Join(got, " "); got != c.want {
+				t.Errorf("%s that asks for %v: got %q, want %q", p.MessageType(), c.asked, got, c.want)
+			}
+		}
+	}
+}
+
 func TestMachine(t *testing.T) {
 	raw := []byte{0, 0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}
 	p := packet(t, dhcpv4.MessageTypeDiscover, dhcpv4.WithGeneric(dhcpv4.OptionClientMachineIdentifier, raw),
