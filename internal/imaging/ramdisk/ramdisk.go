@@ -10,6 +10,7 @@ package ramdisk
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -58,7 +59,7 @@ type Initramfs struct {
 	Modules Modules
 	// Agent is metald-agent, a static program; it becomes /init.
 	Agent []byte
-	// Authority is the site CA in PEM.
+	// Authority is the site CA in PEM; it is left out of a release's ramdisk alone.
 	Authority []byte
 	// Seed is empty or a JoinSeed in JSON.
 	Seed []byte
@@ -74,7 +75,9 @@ func Initrd(ctx context.Context, in Initramfs) ([]byte, error) {
 		a.Dir(dir)
 	}
 	a.File("init", 0o755, in.Agent)
-	a.File(AuthorityFile, 0o444, in.Authority)
+	if len(in.Authority) > 0 {
+		a.File(AuthorityFile, 0o444, in.Authority)
+	}
 	if len(in.Seed) > 0 {
 		a.File(SeedFile, 0o400, in.Seed)
 	}
@@ -194,6 +197,14 @@ const CommandLine = "console=tty0 console=ttyS0,115200n8 loglevel=4 panic=60 rdi
 
 // Build makes the ramdisk's unified kernel image.
 func Build(ctx context.Context, s Spec) ([]byte, error) {
+	if len(s.Authority) == 0 {
+		return nil, errors.New("building the ramdisk: it needs the site CA, or its agent trusts nobody")
+	}
+	return s.build(ctx, "")
+}
+
+// build makes the image; mark is added to its os-release.
+func (s Spec) build(ctx context.Context, mark string) ([]byte, error) {
 	initrd, err := Initrd(ctx, s.Initramfs)
 	if err != nil {
 		return nil, fmt.Errorf("building the initramfs: %w", err)
@@ -208,6 +219,6 @@ func Build(ctx context.Context, s Spec) ([]byte, error) {
 	}
 	return uki.Assemble(uki.Parts{
 		Stub: s.Stub, Kernel: kernel, Initrd: initrd, CommandLine: line, Uname: s.Kernel.Release,
-		OSRelease: "ID=metald-ramdisk\nNAME=\"metald ramdisk\"\nPRETTY_NAME=\"metald ramdisk (Linux " + s.Kernel.Release + ")\"\nVERSION_ID=" + s.Kernel.Release + "\n",
+		OSRelease: "ID=metald-ramdisk\nNAME=\"metald ramdisk\"\nPRETTY_NAME=\"metald ramdisk (Linux " + s.Kernel.Release + ")\"\nVERSION_ID=" + s.Kernel.Release + "\n" + mark,
 	})
 }
