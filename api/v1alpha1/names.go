@@ -15,8 +15,11 @@ const (
 	// ReinstallAnnotation on a BareMetalHost asks for its disk to be written anew, with all that the disk holds lost. Its value
 	// says who and why; it is removed when the work begins.
 	ReinstallAnnotation = "metald.io/reinstall"
-	// PausedAnnotation is Metal3's: it stops all work on a host.
+	// PausedAnnotation is Metal3's: it stops all work on a host. On a NodePool it stops all work on the pool's hosts and its
+	// claiming and releasing; on the Namespace OwnNamespace it stops all work on every host there is or will be.
 	PausedAnnotation = "baremetalhost.metal3.io/paused"
+	// OwnNamespace is the Namespace that is there from the first start on and stands for metald itself.
+	OwnNamespace = "metald"
 
 	// HostLabel on a Node names the BareMetalHost behind it, as namespace.name.
 	HostLabel = "metald.io/host"
