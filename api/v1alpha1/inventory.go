@@ -113,6 +113,8 @@ type StepResult struct {
 	Message string      `json:"message,omitempty"`
 	// Erased is one record a drive, after an erase.
 	Erased []DriveErasure `json:"erased,omitempty"`
+	// AlreadyThere says of an install that the disk had held it all before, and nothing was written.
+	AlreadyThere bool `json:"alreadyThere,omitempty"`
 }
 
 // HostInventoryList is a list of HostInventory.

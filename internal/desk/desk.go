@@ -68,6 +68,8 @@ type Session struct {
 	RemoteIP netip.Addr
 	// RootHash is what the agent says of its root; it is not proved.
 	RootHash string
+	// Slot is the slot of its disk that the agent says the machine runs from or refuses; it is not proved.
+	Slot string
 }
 
 // Proofs of a Session.

@@ -111,7 +111,7 @@ func (d *Desk) prove(r *http.Request, from netip.Addr, in v1alpha1.Proof) (v1alp
 	}
 	session := Session{
 		Host: asked.host.Host, Epoch: asked.host.Epoch, Mode: asked.hello.Mode, BootID: asked.hello.BootID,
-		Proof: ProofPosition, RemoteIP: from, RootHash: asked.hello.RootHash,
+		Proof: ProofPosition, RemoteIP: from, RootHash: asked.hello.RootHash, Slot: asked.hello.Slot,
 	}
 	if asked.hello.TPM != nil {
 		session.Proof, session.EKSHA256 = ProofTPM, digestEK(asked.hello.TPM.EK)
@@ -192,7 +192,7 @@ func (d *Desk) next(r *http.Request, _ netip.Addr, in v1alpha1.Message) (v1alpha
 	return order, nil
 }
 
-// report stores the facts of an inspection.
+// report stores the facts of an inspection, or how far a long step is.
 func (d *Desk) report(r *http.Request, _ netip.Addr, in v1alpha1.Report) (struct{}, error) {
 	session, _, err := d.session(r, in.Message)
 	if err != nil {
@@ -201,8 +201,16 @@ func (d *Desk) report(r *http.Request, _ netip.Addr, in v1alpha1.Report) (struct
 	if session.Mode == v1alpha1.InitrdMode {
 		return struct{}{}, refuse("BadRequest", "an agent in the initrd has no facts to report")
 	}
-	if in.Facts == nil {
-		return struct{}{}, refuse("BadRequest", "the report holds no facts")
+	switch {
+	case in.Facts != nil && in.Progress != nil:
+		return struct{}{}, refuse("BadRequest", "the report holds facts and progress: one of them is enough")
+	case in.Progress != nil:
+		if err := checkProgress(in.Step, in.Progress); err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, d.record.progress(r.Context(), session, in.Step, *in.Progress)
+	case in.Facts == nil:
+		return struct{}{}, refuse("BadRequest", "the report holds no facts and no progress")
 	}
 	encoded, err := json.Marshal(in.Facts)
 	if err != nil {
@@ -229,6 +237,9 @@ func (d *Desk) done(r *http.Request, from netip.Addr, in v1alpha1.Done) (struct{
 	case !refusing && !steps[in.Step]:
 		return struct{}{}, refuse("BadRequest", "there is no step %q", clip(in.Step, 64))
 	}
+	if err := checkDone(session.Mode, &in); err != nil {
+		return struct{}{}, err
+	}
 	in.Text = clip(in.Text, maxText)
 	d.logger.Info("step done", "host", session.Host.Name, "ip", from, "event", in.Step, "epoch", session.Epoch, "ok", in.OK,
 		"text", in.Text)
@@ -236,7 +247,9 @@ func (d *Desk) done(r *http.Request, from netip.Addr, in v1alpha1.Done) (struct{
 }
 
 // steps are those that an order can ask for and a Done can end.
-var steps = map[string]bool{v1alpha1.InspectStep: true, v1alpha1.JoinStep: true, v1alpha1.PowerOffStep: true}
+var steps = map[string]bool{
+	v1alpha1.InspectStep: true, v1alpha1.InstallStep: true, v1alpha1.EraseStep: true, v1alpha1.JoinStep: true, v1alpha1.PowerOffStep: true,
+}
 
 func text(from netip.Addr) string {
 	if !from.IsValid() {

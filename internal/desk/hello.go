@@ -33,6 +33,9 @@ func checkHello(in *v1alpha1.Hello) error {
 	if !rootHashForm.MatchString(in.RootHash) {
 		return refuse("BadRequest", "rootHash %q is not a SHA-256 in hex", clip(in.RootHash, 80))
 	}
+	if in.Slot != "" && in.Slot != "a" && in.Slot != "b" {
+		return refuse("BadRequest", "there is no slot %q", clip(in.Slot, 64))
+	}
 	if len(in.MACs) == 0 || len(in.MACs) > maxMACs {
 		return refuse("BadRequest", "%d MAC addresses are not between 1 and %d", len(in.MACs), maxMACs)
 	}

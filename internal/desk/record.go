@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,6 +25,8 @@ const (
 	// is turned away must not be able to keep the disk busy.
 	refusedEvery = time.Minute
 	refusedAny   = 2 * time.Second
+	// progressEvery is how often a host's progress is written at most; what comes sooner is dropped, for more will come.
+	progressEvery = 4 * time.Second
 )
 
 // record writes the agent's part of HostInventory: status.agent and nothing else. Every method returns when the change
@@ -35,11 +38,13 @@ type record struct {
 	mu      sync.Mutex
 	last    map[string]time.Time        // LastSeen as written, by UID
 	refusal map[string]v1alpha1.Refusal // as written, by UID
+	moved   map[string]time.Time        // ProgressAt as written, by UID
 }
 
 func newRecord(inventories Inventories, now func() time.Time) *record {
 	return &record{
 		inventories: inventories, now: now, last: make(map[string]time.Time), refusal: make(map[string]v1alpha1.Refusal),
+		moved: make(map[string]time.Time),
 	}
 }
 
@@ -52,8 +57,9 @@ func (r *record) opened(ctx context.Context, s Session, version string) error {
 	err := r.change(ctx, s.Host, func(agent *v1alpha1.AgentFacts) {
 		if agent.BootID != s.BootID || agent.FirstSeen == nil {
 			agent.FirstSeen = &now
+			agent.Progress, agent.ProgressAt = nil, nil // of a boot that is over
 		}
-		agent.Mode, agent.Version, agent.BootID = s.Mode, version, s.BootID
+		agent.Mode, agent.Version, agent.BootID, agent.Slot = s.Mode, version, s.BootID, s.Slot
 		agent.LastSeen, agent.Proof, agent.EKSHA256, agent.Refusal = &now, s.Proof, s.EKSHA256, nil
 		enter(agent, s.Epoch)
 	})
@@ -118,17 +124,20 @@ func (r *record) facts(ctx context.Context, s Session, facts *v1alpha1.HostFacts
 // done writes how a step ended. The same success again changes nothing, not even its time; a failure again is written
 // with its time, for it may be the end of another attempt.
 func (r *record) done(ctx context.Context, s Session, in v1alpha1.Done) error {
-	result := v1alpha1.StepResult{Step: in.Step, Epoch: s.Epoch, At: metav1.NewTime(r.now()), OK: in.OK, Message: in.Text}
+	result := v1alpha1.StepResult{Step: in.Step, Epoch: s.Epoch, At: metav1.NewTime(r.now()), OK: in.OK, Message: in.Text,
+		Erased: in.Erased, AlreadyThere: in.AlreadyThere}
 	return r.change(ctx, s.Host, func(agent *v1alpha1.AgentFacts) {
 		enter(agent, s.Epoch)
 		if s.Mode == v1alpha1.InitrdMode { // its session was not written when it opened
 			agent.Mode, agent.BootID, agent.Proof, agent.EKSHA256 = s.Mode, s.BootID, s.Proof, s.EKSHA256
+			agent.Slot = s.Slot
 		}
+		agent.Progress, agent.ProgressAt = nil, nil
 		at := slices.IndexFunc(agent.Steps, func(have v1alpha1.StepResult) bool { return have.Step == in.Step })
 		switch {
 		case at < 0:
 			agent.Steps = append(agent.Steps, result)
-		case result.OK && agent.Steps[at].OK && agent.Steps[at].Message == result.Message:
+		case result.OK && same(agent.Steps[at], result):
 			return
 		default:
 			agent.Steps[at] = result
@@ -141,10 +150,45 @@ func (r *record) done(ctx context.Context, s Session, in v1alpha1.Done) error {
 	})
 }
 
+// same says whether two results say the same, but for when they came.
+func same(a, b v1alpha1.StepResult) bool {
+	a.At = b.At
+	return equality.Semantic.DeepEqual(a, b)
+}
+
+// progress writes how far a step is, and with it that the agent is there. What arrives behind the step's end is dropped.
+func (r *record) progress(ctx context.Context, s Session, step string, p v1alpha1.StepProgress) error {
+	now := r.now()
+	r.mu.Lock()
+	before, found := r.moved[s.Host.UID]
+	if found && now.Sub(before) < progressEvery {
+		r.mu.Unlock()
+		return nil
+	}
+	r.moved[s.Host.UID] = now
+	r.mu.Unlock()
+	at := metav1.NewTime(now)
+	err := r.change(ctx, s.Host, func(agent *v1alpha1.AgentFacts) {
+		enter(agent, s.Epoch)
+		if slices.ContainsFunc(agent.Steps, func(have v1alpha1.StepResult) bool { return have.Step == step && have.OK }) {
+			return
+		}
+		agent.Progress, agent.ProgressAt, agent.LastSeen = &p, &at, &at
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		delete(r.moved, s.Host.UID)
+		return err
+	}
+	r.last[s.Host.UID] = now
+	return nil
+}
+
 // enter begins an epoch: results of steps belong to the one in which they were ordered.
 func enter(agent *v1alpha1.AgentFacts, epoch int64) {
 	if agent.Epoch != epoch {
-		agent.Epoch, agent.Steps = epoch, nil
+		agent.Epoch, agent.Steps, agent.Progress, agent.ProgressAt = epoch, nil, nil, nil
 	}
 }
 
