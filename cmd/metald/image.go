@@ -89,15 +89,26 @@ func (p *partFlags) readAuthority(dataDir string) ([]byte, error) {
 
 func newImageRamdiskCommand() *cobra.Command {
 	var parts partFlags
-	var kernel, output, line string
+	var kernel, output, line, from string
+	var base, keepOwn bool
 	c := &cobra.Command{
 		Use: "ramdisk", Short: "Make the ramdisk that machines boot to be inspected",
 		Long: `Make the ramdisk: a unified kernel image of a kernel package, the drivers of common servers, metald-agent and the site CA.
-It goes into the data directory's image store and is offered from then on; the daemon may be running.`,
-		Example: "  metald image ramdisk --kernel-package linux-image-amd64",
+It goes into the data directory's image store and is offered from then on; the daemon may be running.
+
+With --from it is made of the ramdisk that a release ships, by adding the site CA: in a moment, with no network and no other
+program. That is what metald.service does before each start.`,
+		Example: "  metald image ramdisk --kernel-package linux-image-amd64\n  metald image ramdisk --from /usr/share/metald/ramdisk.efi",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return makeRamdisk(c.Context(), c.OutOrStdout(), imageAccess(c).dataDir, parts, kernel, output, line)
+			dataDir := imageAccess(c).dataDir
+			if from == "" {
+				return makeRamdisk(c.Context(), c.OutOrStdout(), dataDir, parts, kernel, output, line, base)
+			}
+			if base || dataDir == "" && (keepOwn || output == "" || parts.authority == "") {
+				return usageErrorf("--from takes no --base, and without a data directory it needs --output and --ca-file and takes no --keep-own")
+			}
+			return fromRelease(c.Context(), c.OutOrStdout(), dataDir, parts, from, output, keepOwn)
 		},
 	}
 	parts.add(c)
@@ -105,18 +116,28 @@ It goes into the data directory's image store and is offered from then on; the d
 	c.Flags().StringVar(&kernel, "kernel-package", "linux-image-amd64", "a linux-image .deb file, or a package's name that apt-get fetches")
 	c.Flags().StringVarP(&output, "output", "o", "", "write the file here too; with --data-dir=\"\" only here")
 	c.Flags().StringVar(&line, "command-line", ramdisk.CommandLine, "the kernel's command line")
+	c.Flags().StringVar(&from, "from", "", "a release's ramdisk: only the site CA is added to it")
+	c.Flags().BoolVar(&keepOwn, "keep-own", false, "with --from: change nothing where a ramdisk of one's own kernel package is offered")
+	c.Flags().BoolVar(&base, "base", false, "leave out the site CA: what a release ships, for --from (needs --output and --data-dir=\"\")")
 	return c
 }
 
-func makeRamdisk(ctx context.Context, out io.Writer, dataDir string, parts partFlags, kernelPackage, output, line string) error {
+func makeRamdisk(ctx context.Context, out io.Writer, dataDir string, parts partFlags, kernelPackage, output, line string, base bool) error {
 	start := time.Now()
-	if dataDir == "" && (output == "" || parts.authority == "") {
+	if base && (output == "" || dataDir != "" || parts.authority != "") {
+		return usageErrorf("--base needs --output and --data-dir=\"\", and takes no --ca-file")
+	}
+	if !base && dataDir == "" && (output == "" || parts.authority == "") {
 		return usageErrorf("without a data directory --output and --ca-file are needed")
 	}
 	spec := ramdisk.Spec{CommandLine: line, Initramfs: ramdisk.Initramfs{Modules: ramdisk.ServerModules}}
 	var err error
-	if spec.Authority, err = parts.readAuthority(dataDir); err != nil {
-		return err
+	build := ramdisk.BuildBase
+	if !base {
+		build = ramdisk.Build
+		if spec.Authority, err = parts.readAuthority(dataDir); err != nil {
+			return err
+		}
 	}
 	if spec.Agent, err = os.ReadFile(parts.agent); err != nil {
 		return fmt.Errorf("reading the agent: %w", err)
@@ -138,7 +159,7 @@ func makeRamdisk(ctx context.Context, out io.Writer, dataDir string, parts partF
 	if spec.Kernel, err = ramdisk.UnpackKernel(ctx, deb, filepath.Join(work, "kernel")); err != nil {
 		return err
 	}
-	built, err := ramdisk.Build(ctx, spec)
+	built, err := build(ctx, spec)
 	if err != nil {
 		return err
 	}
