@@ -33,6 +33,8 @@ type BootSetter interface {
 	// SetOneTimeBoot sets the override and reads it back: an error that is ErrNotKept means that the BMC lied. Do not boot then.
 	SetOneTimeBoot(ctx context.Context, target BootTarget) error
 	OneTimeBoot(ctx context.Context) (BootTarget, error)
+	// NetworkBoot says how this machine boots from the network best: BootHTTP, or BootPXE where its BMC does not offer that.
+	NetworkBoot(ctx context.Context) (BootTarget, error)
 }
 
 // Inventorier is an optional ability of a Controller: to list the parts of the machine. It costs dozens of requests.
@@ -89,6 +91,8 @@ const (
 	BootHTTP BootTarget = "HTTP"
 	// BootPXE is network boot by PXE (Redfish Pxe).
 	BootPXE BootTarget = "PXE"
+	// BootDisk is the first disk in the firmware's order (Redfish Hdd, IPMI's default hard drive).
+	BootDisk BootTarget = "Disk"
 	// BootOther is any override that is none of these; it is only read, never set.
 	BootOther BootTarget = "Other"
 )

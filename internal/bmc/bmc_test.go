@@ -235,7 +235,7 @@ func TestOneTimeBoot(t *testing.T) {
 	for _, mode := range []bmctest.IfMatch{bmctest.IfMatchOptional, bmctest.IfMatchRequired, bmctest.IfMatchRefused} {
 		g := newRig(t, bmctest.Options{IfMatch: mode})
 		c := g.dial(t)
-		for _, want := range []BootTarget{BootHTTP, BootPXE, BootHTTP, BootNone, BootNone} {
+		for _, want := range []BootTarget{BootHTTP, BootPXE, BootDisk, BootHTTP, BootNone, BootNone} {
 			if err := c.SetOneTimeBoot(t.Context(), want); err != nil {
 				t.Fatalf("mode %d: SetOneTimeBoot(%s) = %v", mode, want, err)
 			}
@@ -258,10 +258,53 @@ func TestOneTimeBoot(t *testing.T) {
 	}
 }
 
+func TestNetworkBoot(t *testing.T) {
+	short := []string{"None", "Pxe", "Hdd"}
+	for _, tt := range []struct {
+		name    string
+		options bmctest.Options
+		driver  string
+		want    BootTarget
+		refused bool // the BMC then refuses to take it
+		then    BootTarget
+	}{
+		{name: "lists HTTP", want: BootHTTP},
+		{name: "lists only PXE", options: bmctest.Options{BootTargets: short}, want: BootPXE},
+		{name: "lists only PXE, and the address insists on HTTP", options: bmctest.Options{BootTargets: short}, driver: "redfish-uefihttp", want: BootHTTP, refused: true, then: BootHTTP},
+		{name: "lists nothing and takes HTTP", options: bmctest.Options{UnlistedBootTargets: true}, want: BootHTTP},
+		{name: "lists nothing and refuses HTTP", options: bmctest.Options{UnlistedBootTargets: true, BootTargets: short}, want: BootHTTP, refused: true, then: BootPXE},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newRig(t, tt.options)
+			if tt.driver != "" {
+				g.target.Address.Driver = tt.driver
+			}
+			c := g.dial(t)
+			got, err := c.NetworkBoot(t.Context())
+			if err != nil || got != tt.want {
+				t.Fatalf("NetworkBoot() = %s, %v; want %s", got, err, tt.want)
+			}
+			if err := c.SetOneTimeBoot(t.Context(), got); (err != nil) != tt.refused {
+				t.Fatalf("SetOneTimeBoot(%s) = %v, want refused %v", got, err, tt.refused)
+			}
+			if tt.then == "" {
+				return
+			}
+			if got, err = c.NetworkBoot(t.Context()); err != nil || got != tt.then {
+				t.Errorf("after it was refused: %s, %v; want %s", got, err, tt.then)
+			}
+		})
+	}
+	g := newRig(t, bmctest.Options{BootTargets: []string{"None", "Hdd"}})
+	if got, err := g.dial(t).NetworkBoot(t.Context()); !errors.Is(err, ErrNotSupported) {
+		t.Errorf("a BMC that lists neither: %s, %v; want ErrNotSupported", got, err)
+	}
+}
+
 func TestOneTimeBootOther(t *testing.T) {
 	g := newRig(t, bmctest.Options{})
 	c := g.dial(t)
-	if err := g.machine.SetBootOnce(t.Context(), "Hdd"); err != nil {
+	if err := g.machine.SetBootOnce(t.Context(), "BiosSetup"); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := c.OneTimeBoot(t.Context()); err != nil || got != BootOther {

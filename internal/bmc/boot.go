@@ -4,6 +4,7 @@ package bmc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -18,7 +19,7 @@ type override struct {
 }
 
 // targets are Redfish's words for what can be set.
-var targets = map[BootTarget]string{BootNone: "None", BootHTTP: "UefiHttp", BootPXE: "Pxe"}
+var targets = map[BootTarget]string{BootNone: "None", BootHTTP: "UefiHttp", BootPXE: "Pxe", BootDisk: "Hdd"}
 
 // target is what the override does to the next boot.
 func (o override) target() BootTarget {
@@ -51,6 +52,33 @@ func (r *redfish) OneTimeBoot(ctx context.Context) (BootTarget, error) {
 	return target, nil
 }
 
+// NetworkBoot is BootHTTP where the address asks for it (redfish-uefihttp) or the BMC lists it, and BootPXE where it lists only
+// that. A BMC that lists nothing is believed to know HTTP until it refuses to take it; from then on this connection says PXE.
+func (r *redfish) NetworkBoot(ctx context.Context) (BootTarget, error) {
+	if r.target.Address.Driver == "redfish-uefihttp" {
+		return BootHTTP, nil
+	}
+	var offered []string
+	err := r.with(ctx, func(c *call) error {
+		s, err := r.computer(c)
+		if err == nil {
+			offered = s.boot.Allowed
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("reading how the machine boots from the network: %w", err)
+	case len(offered) == 0 && r.noHTTP.Load():
+		return BootPXE, nil
+	case len(offered) == 0 || slices.Contains(offered, targets[BootHTTP]):
+		return BootHTTP, nil
+	case slices.Contains(offered, targets[BootPXE]):
+		return BootPXE, nil
+	}
+	return "", fmt.Errorf("reading how the machine boots from the network: the BMC offers only %s: %w", printable(fmt.Sprint(offered)), ErrNotSupported)
+}
+
 // SetOneTimeBoot writes the override and reads it back.
 func (r *redfish) SetOneTimeBoot(ctx context.Context, target BootTarget) error {
 	if _, ok := targets[target]; !ok {
@@ -72,6 +100,9 @@ func (r *redfish) setBoot(c *call, target BootTarget) error {
 		return fmt.Errorf("the BMC offers only %s: %w", printable(fmt.Sprint(a)), ErrNotSupported)
 	}
 	if err := r.patchBoot(c, s, target); err != nil {
+		if target == BootHTTP && (status(err) == http.StatusBadRequest || errors.Is(err, ErrNotSupported)) {
+			r.noHTTP.Store(true)
+		}
 		return err
 	}
 	return r.keptBoot(c, target)
@@ -84,7 +115,7 @@ func (r *redfish) patchBoot(c *call, s *computer, target BootTarget) error {
 	switch target {
 	case BootNone:
 		boot["BootSourceOverrideEnabled"] = "Disabled"
-	case BootHTTP:
+	case BootHTTP, BootDisk:
 		boot["BootSourceOverrideMode"] = "UEFI"
 	}
 	headers := map[string]string{}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stmcginnis/gofish"
@@ -47,6 +48,8 @@ type redfish struct {
 	system  string // the path of our system
 	refused error  // a login that was refused is not repeated on this connection
 	closed  bool
+
+	noHTTP atomic.Bool // the BMC lists no boot targets, and refused UEFI HTTP boot
 }
 
 var (

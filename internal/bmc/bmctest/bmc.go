@@ -29,6 +29,10 @@ type Options struct {
 	SessionTimeout time.Duration
 	// IfMatch is what PATCH makes of the If-Match header: vendors differ, and clients must cope with each.
 	IfMatch IfMatch
+	// BootTargets are what BootSourceOverrideTarget may be; nil means None, Pxe, Hdd and UefiHttp. Many BMCs know no UefiHttp.
+	BootTargets []string
+	// UnlistedBootTargets leaves the list of allowable boot targets out of the system, as old firmware does.
+	UnlistedBootTargets bool
 	// Logger gets one debug line a request; nil means none.
 	Logger *slog.Logger
 	// Now is the clock of the session table; nil means time.Now.
@@ -93,6 +97,9 @@ func New(m Machine, o Options) *BMC {
 	}
 	if o.MaxSessions == 0 {
 		o.MaxSessions = 4
+	}
+	if o.BootTargets == nil {
+		o.BootTargets = bootTargets
 	}
 	if o.SessionTimeout == 0 {
 		o.SessionTimeout = 30 * time.Minute

@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	// bootTargets are the allowable values of BootSourceOverrideTarget.
+	// bootTargets are the allowable values of BootSourceOverrideTarget, unless Options say otherwise.
 	bootTargets = []string{"None", "Pxe", "Hdd", "UefiHttp"}
 	// bootEnabled are those of BootSourceOverrideEnabled: an override that stays is not offered.
 	bootEnabled = []string{"Disabled", "Once"}
@@ -58,25 +58,28 @@ func (b *BMC) system(ctx context.Context) (object, error) {
 			state = f.PowerState
 		}
 	}
+	override := object{
+		"BootSourceOverrideEnabled":                         enabled,
+		"BootSourceOverrideEnabled@Redfish.AllowableValues": bootEnabled,
+		"BootSourceOverrideTarget":                          once,
+		"BootSourceOverrideMode":                            b.mode,
+		"BootSourceOverrideMode@Redfish.AllowableValues":    bootModes,
+		"HttpBootUri": uri,
+	}
+	if !b.options.UnlistedBootTargets {
+		override["BootSourceOverrideTarget@Redfish.AllowableValues"] = b.options.BootTargets
+	}
 	d := b.machine.Description()
 	return resource(pathSystem, "ComputerSystem.v1_22_0.ComputerSystem", "System", object{
-		"SystemType":   "Physical",
-		"Manufacturer": d.Manufacturer,
-		"Model":        d.Model,
-		"SerialNumber": d.SerialNumber,
-		"UUID":         d.UUID,
-		"BiosVersion":  d.BIOSVersion,
-		"PowerState":   state,
-		"Status":       healthy,
-		"Boot": object{
-			"BootSourceOverrideEnabled":                         enabled,
-			"BootSourceOverrideEnabled@Redfish.AllowableValues": bootEnabled,
-			"BootSourceOverrideTarget":                          once,
-			"BootSourceOverrideTarget@Redfish.AllowableValues":  bootTargets,
-			"BootSourceOverrideMode":                            b.mode,
-			"BootSourceOverrideMode@Redfish.AllowableValues":    bootModes,
-			"HttpBootUri": uri,
-		},
+		"SystemType":         "Physical",
+		"Manufacturer":       d.Manufacturer,
+		"Model":              d.Model,
+		"SerialNumber":       d.SerialNumber,
+		"UUID":               d.UUID,
+		"BiosVersion":        d.BIOSVersion,
+		"PowerState":         state,
+		"Status":             healthy,
+		"Boot":               override,
 		"ProcessorSummary":   object{"Count": d.Processors, "Status": healthy},
 		"MemorySummary":      object{"TotalSystemMemoryGiB": float64(d.MemoryMiB) / 1024, "Status": healthy},
 		"Processors":         link(pathSystem + "/Processors"),
@@ -174,7 +177,7 @@ func (b *BMC) setBoot(w http.ResponseWriter, r *http.Request, want boot) {
 		allowed []string
 	}{
 		{"BootSourceOverrideEnabled", want.Enabled, bootEnabled},
-		{"BootSourceOverrideTarget", want.Target, bootTargets},
+		{"BootSourceOverrideTarget", want.Target, b.options.BootTargets},
 		{"BootSourceOverrideMode", want.Mode, bootModes},
 	} {
 		if v.value != nil && !slices.Contains(v.allowed, *v.value) {
