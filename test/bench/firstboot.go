@@ -91,7 +91,7 @@ func byHand(ctx context.Context, r *rack.Rack, host, image string) (took time.Du
 		return 0, err
 	}
 	defer r.StopPeers()
-	if err := r.Button(ctx, host, "httpboot"); err != nil {
+	if err := r.Button(ctx, host, "netboot"); err != nil {
 		return 0, err
 	}
 	if err := r.Button(ctx, host, "on"); err != nil {

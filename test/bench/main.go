@@ -63,6 +63,7 @@ func run(ctx context.Context, only []string, pairs int) (err error) {
 	if err != nil {
 		return err
 	}
+	r.Hosts = 1 // the one that boots as the peer's does
 	defer func() { err = errors.Join(err, r.Down(context.WithoutCancel(ctx))) }()
 	if err := r.Down(ctx); err != nil {
 		return err

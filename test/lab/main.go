@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command lab starts a virtual rack on this machine: a QEMU host with real UEFI firmware and a TPM, its BMC, a Kubernetes
-// control plane, and metald between them. It is what `make lab` runs. It must not do anything for metald: what it types
+// Command lab starts a virtual rack on this machine: QEMU hosts with real UEFI firmware and a TPM each, their BMCs, a
+// Kubernetes control plane, and metald between them. It is what `make lab` runs. It must not do anything for metald: what it types
 // into metald is what a person would type.
 //
 // Start reading at commands, then in package rack at up.go.
@@ -28,7 +28,7 @@ var commands []command
 
 func init() {
 	commands = []command{
-		{"up", "", "start everything that is not up yet, and show the host go from off to Ready", func(ctx context.Context, r *rack.Rack, _ []string) error { return r.Up(ctx) }},
+		{"up", "", "start everything that is not up yet, and show the hosts go from off to Ready", func(ctx context.Context, r *rack.Rack, _ []string) error { return r.Up(ctx) }},
 		{"down", "", "end everything that up started; what was built is kept", func(ctx context.Context, r *rack.Rack, _ []string) error { return r.Down(ctx) }},
 		{"status", "", "show what runs", func(ctx context.Context, r *rack.Rack, _ []string) error { return r.Status(ctx) }},
 		{"install", "", "install missing Debian packages, starting nothing", func(ctx context.Context, r *rack.Rack, _ []string) error { return r.Install(ctx) }},
@@ -47,13 +47,21 @@ func init() {
 			}
 			return r.Console(ctx, args[0], os.Stdin, os.Stdout)
 		}},
-		{"power", "HOST on|off|reset|httpboot", "press a machine's buttons through its BMC, past metald", power},
+		{"power", "HOST on|off|reset|netboot", "press a machine's buttons through its BMC, past metald", power},
 	}
 }
 
 // hidden are commands that the lab gives itself.
 var hidden = map[string]func(ctx context.Context, r *rack.Rack, args []string) error{
-	"bmc": func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeBMC(ctx, args[0]) },
+	"bmc":      func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeBMC(ctx, args[0]) },
+	"stranger": func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeStranger(ctx, args[0]) },
+	"keep":     func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeChassis(ctx, args[0]) },
+	// What ipmi_sim starts: chassis HOST get|set|check NAME VALUE ...
+	"chassis": func(_ context.Context, r *rack.Rack, args []string) error {
+		said, err := r.Chassis(args[0], args[1:]...)
+		fmt.Print(said)
+		return err
+	},
 	"get": func(ctx context.Context, _ *rack.Rack, args []string) error {
 		return rack.Fetch(ctx, args[0], os.Stdout)
 	},
@@ -94,7 +102,7 @@ func run(ctx context.Context, args []string) error {
 			return c.run(ctx, r, args[1:])
 		}
 	}
-	if own, ok := hidden[args[0]]; ok && len(args) == 2 {
+	if own, ok := hidden[args[0]]; ok && len(args) > 1 {
 		return own(ctx, r, args[1:])
 	}
 	usage()
@@ -129,7 +137,7 @@ func inside(prefix func(*rack.Rack) []string) func(context.Context, *rack.Rack, 
 
 func power(ctx context.Context, r *rack.Rack, args []string) error {
 	if len(args) != 2 {
-		return errors.New("power needs a host and one of on, off, reset, httpboot")
+		return errors.New("power needs a host and one of on, off, reset, netboot")
 	}
 	return r.Button(ctx, args[0], args[1])
 }

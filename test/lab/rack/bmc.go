@@ -42,21 +42,29 @@ func (r *Rack) ServeBMC(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort(spec.BMC, "443"))
+	bmc := bmctest.New(machine, bmctest.Options{Username: spec.Username, Password: password, Logger: logger, BootTargets: spec.bootTargets()})
+	return serveRedfish(ctx, spec.BMC, certificate, logger, &liar{BMC: bmc, file: r.lieFile(name)})
+}
+
+// servesLine is in a BMC's log once it serves, each time that it was started.
+const servesLine = "bmc serves"
+
+func serveRedfish(ctx context.Context, address string, certificate tls.Certificate, logger *slog.Logger, handler http.Handler) error {
+	listener, err := net.Listen("tcp", net.JoinHostPort(address, "443"))
 	if err != nil {
-		return fmt.Errorf("listening for the BMC of %s: %w", name, err)
+		return fmt.Errorf("listening at %s: %w", address, err)
 	}
 	server := &http.Server{
-		Handler:           bmctest.New(machine, bmctest.Options{Username: spec.Username, Password: password, Logger: logger}),
+		Handler:           handler,
 		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
 		ReadHeaderTimeout: 30 * time.Second,
 		ErrorLog:          log.New(os.Stderr, "", 0),
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	logger.Info("bmc serves", "bmc", spec.BMC, "host", name)
+	logger.Info(servesLine, "bmc", address)
 	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving the BMC of %s: %w", name, err)
+		return fmt.Errorf("serving at %s: %w", address, err)
 	}
 	return nil
 }
@@ -71,7 +79,7 @@ func (r *Rack) Password(name string) (string, error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("reading the BMC's password: %w", err)
 	}
-	raw := make([]byte, 12)
+	raw := make([]byte, 8) // IPMI takes no more than 16 characters
 	rand.Read(raw)
 	password := hex.EncodeToString(raw)
 	if err := os.MkdirAll(r.Path("machines", name), 0o755); err != nil {
@@ -134,16 +142,29 @@ func (r *Rack) StartBMC(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := r.start(process{name: bmcName(name), argv: []string{r.Program("lab"), "--rack", strings.TrimPrefix(r.Name, "metald-"), "bmc", name}}); err != nil {
+	answers := func(ctx context.Context) error {
+		_, err := output(r.Inside(ctx, r.Program("lab"), "get", "https://"+spec.BMC+"/redfish/v1"))
+		return err
+	}
+	if spec.Protocol == IPMI {
+		err, answers = r.startIPMI(ctx, spec), func(ctx context.Context) error { return r.askIPMI(ctx, spec) }
+	} else {
+		err = r.start(process{name: bmcName(name), argv: r.labCommand("bmc", name)})
+	}
+	if err != nil {
 		return err
 	}
 	return r.await(ctx, "the BMC of "+name, 20*time.Second, func(ctx context.Context) error {
 		if _, ok := r.Running(bmcName(name)); !ok {
 			return fatal(fmt.Errorf("it ended: %s", r.lastLine(bmcName(name))))
 		}
-		_, err := output(r.Inside(ctx, r.Program("lab"), "get", "https://"+spec.BMC+"/redfish/v1"))
-		return err
+		return answers(ctx)
 	})
+}
+
+// labCommand is this program again, for this rack.
+func (r *Rack) labCommand(args ...string) []string {
+	return append([]string{r.Program("lab"), "--rack", r.short()}, args...)
 }
 
 // Redfish asks a machine's BMC as its administrator, past metald: for looking, and for the power button of a test.

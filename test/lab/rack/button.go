@@ -16,26 +16,42 @@ import (
 
 const system = "/redfish/v1/Systems/1"
 
-// Button does to a machine what a person at its BMC's web page would: on, off, reset, or httpboot (the next boot is from
-// the network). metald is not told.
+// Button does to a machine what a person at its BMC would: on, off, reset, or netboot (the next boot is from the network).
+// metald is not told.
 func (r *Rack) Button(ctx context.Context, name, button string) error {
+	spec, err := r.SpecOf(name)
+	if err != nil {
+		return err
+	}
+	if spec.Protocol == IPMI {
+		lines := map[string][]string{"on": {"power", "1"}, "off": {"power", "0"}, "reset": {"reset", "1"}, "netboot": {"boot", "pxe"}}
+		line := lines[button]
+		if line == nil {
+			return noButton(button)
+		}
+		_, err := r.Chassis(name, "set", line[0], line[1])
+		return err
+	}
 	resets := map[string]string{"on": "On", "off": "ForceOff", "reset": "ForceRestart"}
-	var err error
 	switch kind := resets[button]; {
-	case button == "off" && !r.on(name):
+	case button == "off" && !r.On(name):
 	case kind != "":
 		_, err = r.Redfish(ctx, name, http.MethodPost, system+"/Actions/ComputerSystem.Reset", `{"ResetType":"`+kind+`"}`)
-	case button == "httpboot":
+	case button == "netboot":
 		_, err = r.Redfish(ctx, name, http.MethodPatch, system,
-			`{"Boot":{"BootSourceOverrideEnabled":"Once","BootSourceOverrideTarget":"UefiHttp","BootSourceOverrideMode":"UEFI"}}`)
+			`{"Boot":{"BootSourceOverrideEnabled":"Once","BootSourceOverrideTarget":"`+spec.Network+`","BootSourceOverrideMode":"UEFI"}}`)
 	default:
-		err = fmt.Errorf("no such button as %q: on, off, reset, httpboot", button)
+		err = noButton(button)
 	}
 	return err
 }
 
-// on says whether the machine runs; a Redfish service refuses to switch off what is off.
-func (r *Rack) on(name string) bool {
+func noButton(button string) error {
+	return fmt.Errorf("no such button as %q: on, off, reset, netboot", button)
+}
+
+// On says whether the machine runs; a Redfish service refuses to switch off what is off.
+func (r *Rack) On(name string) bool {
 	_, running := r.Running(name + ".qemu")
 	return running
 }

@@ -20,15 +20,15 @@ import (
 	"metald.io/metald/api/v1alpha1"
 )
 
-// patience is how long a host may show no change at all before following it is given up.
-const patience = 6 * time.Minute
-
 // Host is what metald says of one host.
 type Host struct {
+	Name       string
 	Progress   v1alpha1.HostProgressStatus
 	Conditions []metav1.Condition
 	Power      bool
 	Error      string
+	// Doing is how far the agent's step at hand is; nil where it has none or says nothing.
+	Doing *v1alpha1.StepProgress
 }
 
 // Ready says whether metald calls the host Ready.
@@ -60,6 +60,12 @@ func (h Host) Line() string {
 	if p.LastError != "" {
 		line += "; last error: " + p.LastError
 	}
+	if d := h.Doing; d != nil {
+		line += "; " + d.Doing
+		if d.Total > 0 {
+			line += fmt.Sprintf(", %d of %d MB", d.Done/1e6, d.Total/1e6)
+		}
+	}
 	if h.Error != "" && !strings.Contains(line, h.Error) {
 		line += "; " + h.Error
 	}
@@ -85,7 +91,21 @@ func (r *Rack) Look(ctx context.Context, name string) (Host, error) {
 	if err := r.Read(ctx, "/apis/metal3.io/v1alpha1/namespaces/default/baremetalhosts/"+name, &bmh); err != nil {
 		return Host{}, err
 	}
-	return Host{Progress: progress.Status, Conditions: bmh.Status.Conditions, Power: bmh.Status.PoweredOn, Error: bmh.Status.ErrorMessage}, nil
+	host := Host{Name: name, Progress: progress.Status, Conditions: bmh.Status.Conditions, Power: bmh.Status.PoweredOn, Error: bmh.Status.ErrorMessage}
+	facts, err := r.Facts(ctx, name)
+	if a := facts.Status.Agent; a != nil && err == nil && facts.Status.Agent.Epoch == progress.Status.Epoch {
+		host.Doing = a.Progress
+	}
+	if err != nil && !errors.Is(err, errAbsent) {
+		return Host{}, err
+	}
+	return host, nil
+}
+
+// Facts reads what metald has seen of one host.
+func (r *Rack) Facts(ctx context.Context, name string) (facts v1alpha1.HostInventory, err error) {
+	err = r.Read(ctx, "/apis/metald.io/v1alpha1/namespaces/default/hostinventories/"+name, &facts)
+	return facts, err
 }
 
 var errAbsent = errors.New("not found")
@@ -126,37 +146,58 @@ func (r *Rack) Read(ctx context.Context, path string, into any) error {
 	return nil
 }
 
-// Follow tells each change of a host until done says so. It gives up when nothing at all changes for a while, not after a
+// Follow tells each change of one host until done says so. It gives up when nothing at all changes for a while, not after a
 // fixed time: how fast an emulated machine is depends on what else runs beside it.
 func (r *Rack) Follow(ctx context.Context, name string, done func(Host) (bool, error)) error {
-	start, changed, said := time.Now(), time.Now(), ""
-	mark := int64(-1)
+	return r.FollowAll(ctx, []string{name}, done)
+}
+
+// trail is what was last seen of one host.
+type trail struct {
+	line, told string
+	console    int64
+	over       bool
+}
+
+// FollowAll is Follow for some hosts at once: it ends when done has said so of each. A host that has to wait for the others'
+// boots shows no change for long, so it gives up when none of them moves.
+func (r *Rack) FollowAll(ctx context.Context, names []string, done func(Host) (bool, error)) error {
+	start, moved := time.Now(), time.Now()
+	trails := map[string]*trail{}
+	for _, name := range names {
+		trails[name] = &trail{console: -1}
+	}
 	var trouble error
-	for {
-		host, err := r.Look(ctx, name)
-		if err == nil {
-			trouble = nil
-			if line := host.Line(); line != said {
-				said, changed = line, time.Now()
-				r.say("    %6s  %s  %s", time.Since(start).Round(100*time.Millisecond), name, line)
+	for left := len(names); left > 0; {
+		for _, name := range names {
+			t := trails[name]
+			if t.over {
+				continue
 			}
-			over, err := done(host)
-			if err != nil {
-				return fmt.Errorf("following %s: %w", name, err)
+			host, err := r.Look(ctx, name)
+			if trouble = err; err == nil {
+				if line := host.Line(); line != t.line {
+					t.line, moved = line, time.Now()
+					if shape := withoutNumbers(line); shape != t.told { // bytes that get more are not worth a line
+						t.told = shape
+						r.say("    %6s  %s  %s", time.Since(start).Round(100*time.Millisecond), name, line)
+					}
+				}
+				r.measurePace(host)
+				if t.over, err = done(host); err != nil {
+					return fmt.Errorf("following %s: %w", name, err)
+				}
+				if t.over {
+					left--
+				}
 			}
-			if over {
-				return nil
+			// A machine that writes to its console moves, even where metald cannot see it yet.
+			if now := r.consoleSize(name); now != t.console {
+				t.console, moved = now, time.Now()
 			}
-		} else {
-			trouble = err
 		}
-		// A machine that writes to its console moves, even where metald cannot see it yet.
-		if now := r.consoleSize(name); now != mark {
-			mark, changed = now, time.Now()
-		}
-		if time.Since(changed) > patience {
-			return errors.Join(fmt.Errorf("following %s: nothing has changed for %s; last: %s; console: %s (log %s)",
-				name, patience, said, r.lastLine(name+".console"), r.Log("metald")), trouble)
+		if patience := r.Scale(patience); time.Since(moved) > patience {
+			return errors.Join(fmt.Errorf("nothing has changed for %s%s (log %s)", patience, r.whereTheyAre(names, trails), r.Log("metald")), trouble)
 		}
 		select {
 		case <-ctx.Done():
@@ -164,6 +205,27 @@ func (r *Rack) Follow(ctx context.Context, name string, done func(Host) (bool, e
 		case <-time.After(300 * time.Millisecond):
 		}
 	}
+	return nil
+}
+
+func (r *Rack) whereTheyAre(names []string, trails map[string]*trail) string {
+	var text strings.Builder
+	for _, name := range names {
+		if t := trails[name]; !t.over {
+			fmt.Fprintf(&text, "; %s: %s; its console: %s", name, t.line, r.lastLine(name+".console"))
+		}
+	}
+	return text.String()
+}
+
+// withoutNumbers makes lines alike that differ in numbers only.
+func withoutNumbers(line string) string {
+	return strings.Map(func(c rune) rune {
+		if c >= '0' && c <= '9' {
+			return -1
+		}
+		return c
+	}, line)
 }
 
 func (r *Rack) consoleSize(name string) int64 {
@@ -179,64 +241,5 @@ func (r *Rack) enrolAndFollow(ctx context.Context) error {
 	if err := r.Import(ctx); err != nil {
 		return err
 	}
-	for n := range r.Hosts {
-		err := r.Follow(ctx, r.Spec(n).Name, func(h Host) (bool, error) { return h.Ready(), nil })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// farewell shows what there is now, what it cost, and what to type next.
-func (r *Rack) farewell(ctx context.Context, phases []phase) error {
-	r.say("\n$ kubectl get nodes -o wide")
-	nodes := r.Kubectl(ctx, "get", "nodes", "-o", "wide")
-	nodes.Stdout, nodes.Stderr = r.Out, r.Out
-	if err := nodes.Run(); err != nil {
-		return fmt.Errorf("showing the nodes: %w", err)
-	}
-	r.say("\nwhat took how long")
-	var all time.Duration
-	for _, p := range phases {
-		all += p.took
-		r.say("  %8s  %s", p.took.Round(100*time.Millisecond), p.name)
-	}
-	r.say("  %8s  in all", all.Round(100*time.Millisecond))
-	for n := range r.Hosts {
-		host, err := r.Look(ctx, r.Spec(n).Name)
-		if err != nil {
-			return err
-		}
-		r.say("\nthe way of %s, as metald timed it", r.Spec(n).Name)
-		for _, p := range host.Progress.Phases {
-			if p.End != nil {
-				r.say("  %8s  %s", p.End.Sub(p.Start.Time).Round(100*time.Millisecond), p.Name)
-			}
-		}
-	}
-	short := r.relative(r.Cache)
-	if r.Name != "metald-lab" {
-		short = r.relative(r.Dir)
-	}
-	r.say("\nwhat to type next")
-	name := r.Spec(0).Name
-	for _, line := range [][2]string{
-		{short + "/metald status", "the hosts, and what each waits for"},
-		{short + "/metald status " + name, "one host: conditions, events, time of each phase"},
-		{short + "/bmh get bmh -o wide", "the same through metald's Kubernetes API"},
-		{short + "/kubectl get nodes", "the Kubernetes cluster that it joined"},
-		{short + "/console " + name, "its serial console"},
-		{"make lab-down", "end it all"},
-	} {
-		r.say("  %-*s  %s", len(short)+16, line[0], line[1])
-	}
-	return nil
-}
-
-func (r *Rack) relative(path string) string {
-	if short, err := filepath.Rel(r.Repo, path); err == nil {
-		return short
-	}
-	return path
+	return r.FollowAll(ctx, r.Names(), func(h Host) (bool, error) { return h.Ready(), nil })
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,17 +21,23 @@ import (
 	"metald.io/metald/internal/bmc/bmctest"
 )
 
+// What all machines say of themselves.
+const (
+	manufacturer = "metald"
+	product      = "lab machine"
+)
+
 // Firmware that Debian's ovmf package carries; the variables are copied for each machine.
 const (
 	firmwareCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 	firmwareVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-	diskBytes    = 8 << 30
 )
 
-// The one-time boot targets this machine's firmware can follow, in Redfish's words.
+// The one-time boot targets, in Redfish's words. A machine's firmware boots from the network in one of two ways.
 const (
 	bootNone = "None"
 	bootHTTP = "UefiHttp"
+	bootPXE  = "Pxe"
 	bootDisk = "Hdd"
 )
 
@@ -60,7 +67,7 @@ func OpenMachine(ctx context.Context, r *Rack, spec Spec, logger *slog.Logger) (
 			return nil, fmt.Errorf("making the firmware's variables of %s: %w", spec.Name, err)
 		}
 	}
-	disk, err := os.OpenFile(m.path("disk.raw"), os.O_CREATE|os.O_WRONLY, 0o644)
+	disk, err := os.OpenFile(m.rack.DiskFile(m.spec.Name), os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("making the disk of %s: %w", spec.Name, err)
 	}
@@ -88,7 +95,7 @@ func (r *Rack) socket(machine, name string) string {
 // Description implements bmctest.Machine.
 func (m *Machine) Description() bmctest.Description {
 	return bmctest.Description{
-		Manufacturer: "metald", Model: "lab machine", SerialNumber: m.spec.Serial, UUID: m.spec.UUID,
+		Manufacturer: manufacturer, Model: product, SerialNumber: m.spec.Serial, UUID: m.spec.UUID,
 		BIOSVersion: "OVMF 2022.11", MACs: []string{m.spec.MAC},
 	}
 }
@@ -106,9 +113,7 @@ func (m *Machine) on() bool { return m.qemu != nil && m.qemu.alive() }
 func (m *Machine) SetBootOnce(ctx context.Context, target string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch target {
-	case bootNone, bootHTTP, bootDisk:
-	default:
+	if !slices.Contains(m.spec.bootTargets(), target) {
 		return fmt.Errorf("setting the one-time boot of %s: its firmware cannot boot from %s", m.spec.Name, target)
 	}
 	if err := os.WriteFile(m.path("boot-once"), []byte(target), 0o644); err != nil {
@@ -142,7 +147,7 @@ func (m *Machine) once() (string, error) {
 // machine resets, so a change now does not touch the boot that runs. A device without an index is not tried at all.
 func (m *Machine) aim(ctx context.Context, target string) error {
 	index := -1
-	if target == bootHTTP {
+	if target == m.spec.Network {
 		index = 0
 	}
 	return m.qemu.do(ctx, "qom-set", map[string]any{"path": "/machine/peripheral/nic0", "property": "bootindex", "value": index})
@@ -238,11 +243,17 @@ func (m *Machine) spawn(name string, argv []string) error {
 }
 
 func (m *Machine) arguments(once string) []string {
-	nicIndex := ""
-	if once == bootHTTP {
+	s, nicIndex, pxe := m.spec, "", "n"
+	if once == s.Network {
 		nicIndex = ",bootindex=0"
 	}
-	s := m.spec
+	if s.Network == bootPXE {
+		pxe = "y" // before HTTP boot, which this firmware cannot be told to leave out
+	}
+	disk := "virtio-blk-pci"
+	if s.Disk == nvmeDisk {
+		disk = "nvme"
+	}
 	return []string{
 		"-name", s.Name, "-nodefaults", "-display", "none", "-S",
 		// Emulated, as KVM may not be there. A Go program would wait long for entropy without rdrand.
@@ -251,14 +262,14 @@ func (m *Machine) arguments(once string) []string {
 		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + firmwareCode,
 		"-drive", "if=pflash,format=raw,unit=1,file=" + escape(m.path("vars.fd")),
 		"-uuid", s.UUID,
-		"-smbios", "type=1,manufacturer=metald,product=lab machine,serial=" + s.Serial + ",uuid=" + s.UUID,
+		"-smbios", "type=1,manufacturer=" + manufacturer + ",product=" + product + ",serial=" + s.Serial + ",uuid=" + s.UUID,
 		"-netdev", "tap,id=net0,script=no,downscript=no,ifname=" + s.Tap,
 		// romfile= takes QEMU's own iPXE away, so that the firmware's network stack is met.
 		"-device", "virtio-net-pci,id=nic0,netdev=net0,romfile=,mac=" + s.MAC + nicIndex,
-		"-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n",
+		"-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=" + pxe,
 		"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n",
-		"-drive", "if=none,id=drive0,format=raw,discard=unmap,file=" + escape(m.path("disk.raw")),
-		"-device", "virtio-blk-pci,id=disk0,drive=drive0,serial=" + s.Serial + "D0,bootindex=1",
+		"-drive", "if=none,id=drive0,format=raw,discard=unmap,file=" + escape(m.rack.DiskFile(m.spec.Name)),
+		"-device", disk + ",id=disk0,drive=drive0,serial=" + s.DiskSerial() + ",bootindex=1",
 		"-chardev", "socket,id=tpmchar,path=" + m.socket("tpm"),
 		"-tpmdev", "emulator,id=tpm0,chardev=tpmchar", "-device", "tpm-crb,tpmdev=tpm0",
 		"-chardev", "socket,id=serial0,server=on,wait=off,path=" + m.socket("console") +

@@ -8,9 +8,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -33,6 +35,8 @@ dhcp:
     range: ` + RangeFirst + `-` + RangeLast + `
 bmc:
   pollInterval: 5s
+  sweep: [` + BMCs + `]
+  sweepInterval: 1m
 `
 
 // ConfigFile is the rack's configuration of metald.
@@ -111,8 +115,8 @@ func (r *Rack) MetaldCommand(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// poolText is what a person would write to make one Node of the rack's hosts.
-const poolText = `apiVersion: v1
+// clusterText and poolText are what a person would write to make Nodes of the rack's hosts.
+const clusterText = `apiVersion: v1
 kind: Secret
 metadata:
   name: lab-kubeconfig
@@ -130,15 +134,21 @@ spec:
   server: ` + APIServer + `
   labels:
     metald.io/site: lab
----
+`
+
+const poolText = `---
 apiVersion: metald.io/v1alpha1
 kind: NodePool
 metadata:
-  name: lab
+  name: %s
   namespace: default
 spec:
   replicas: %d
-  method: diskless
+  hostSelector:
+    matchLabels:
+      topology.kubernetes.io/zone: %s
+  method: %s
+  overwriteDisks: false
   image: %s
   cluster: lab
 `
@@ -153,7 +163,15 @@ func (r *Rack) pool(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.Apply(ctx, fmt.Sprintf(poolText, base64.StdEncoding.EncodeToString(kubeconfig), r.Hosts, image))
+	hosts := map[string]int{}
+	for n := range r.Hosts {
+		hosts[r.Spec(n).Pool]++
+	}
+	text := fmt.Sprintf(clusterText, base64.StdEncoding.EncodeToString(kubeconfig))
+	for _, name := range slices.Sorted(maps.Keys(hosts)) {
+		text += fmt.Sprintf(poolText, name, hosts[name], pools[name].zone, pools[name].method, image)
+	}
+	return r.Apply(ctx, text)
 }
 
 // Apply gives objects to metald.
@@ -164,17 +182,23 @@ func (r *Rack) Apply(ctx context.Context, text string) error {
 	return err
 }
 
-// HostsFile writes hosts.csv for the rack's machines; wrong passwords are for tests.
-func (r *Rack) HostsFile(password func(name string) (string, error)) (string, error) {
+// HostsFile writes hosts.csv for some of the rack's machines, all where none is named; wrong passwords are for tests.
+func (r *Rack) HostsFile(password func(name string) (string, error), names ...string) (string, error) {
 	var text bytes.Buffer
 	text.WriteString("name,bmc_address,bmc_username,bmc_password,boot_mac,zone,region,rack\n")
-	for n := range r.Hosts {
-		s := r.Spec(n)
-		word, err := password(s.Name)
+	if len(names) == 0 {
+		names = r.Names()
+	}
+	for _, name := range names {
+		s, err := r.SpecOf(name)
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&text, "%s,redfish-uefihttp://%s/redfish/v1/Systems/1,%s,%s,%s,lab-a,lab,r1\n", s.Name, s.BMC, s.Username, word, s.MAC)
+		word, err := password(name)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&text, "%s,%s,%s,%s,%s,%s,lab,r1\n", s.Name, s.Address(), s.Username, word, s.MAC, s.Zone)
 	}
 	path := r.Path("hosts.csv")
 	if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
@@ -183,9 +207,9 @@ func (r *Rack) HostsFile(password func(name string) (string, error)) (string, er
 	return path, nil
 }
 
-// Import enrols the rack's machines as a person would.
-func (r *Rack) Import(ctx context.Context) error {
-	path, err := r.HostsFile(r.Password)
+// Import enrols machines as a person would; all of the rack's where none is named.
+func (r *Rack) Import(ctx context.Context, names ...string) error {
+	path, err := r.HostsFile(r.Password, names...)
 	if err != nil {
 		return err
 	}

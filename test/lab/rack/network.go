@@ -39,6 +39,7 @@ func (r *Rack) network(ctx context.Context) error {
 		}
 	}
 	address(Gateway)
+	address(StrangerBMC)
 	for n := range r.Hosts {
 		spec := r.Spec(n)
 		address(spec.BMC)

@@ -139,7 +139,11 @@ func (r *Rack) NodeReady(ctx context.Context, name string) (time.Time, error) {
 
 // PowerOnTimes reads from a BMC's log when its machine was told to switch on, oldest first.
 func (r *Rack) PowerOnTimes(name string) ([]time.Time, error) {
-	text, err := os.ReadFile(r.Log(bmcName(name)))
+	spec, err := r.SpecOf(name)
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(r.Log(spec.switchName()))
 	if err != nil {
 		return nil, fmt.Errorf("reading the BMC's log: %w", err)
 	}

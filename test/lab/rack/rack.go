@@ -3,7 +3,6 @@
 package rack
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -14,21 +13,24 @@ import (
 
 // The lab's addresses. They exist inside its network namespace only, so every rack has the same ones.
 const (
-	Bridge        = "mlab0"
-	Gateway       = "172.22.0.1"
-	Prefix        = "172.22.0.0/24"
-	RangeFirst    = "172.22.0.100"
-	RangeLast     = "172.22.0.199"
-	APIServer     = "https://" + Gateway + ":6443"
-	MetaldAPI     = Gateway + ":8443"
-	MetaldAgents  = Gateway + ":8444"
-	MetaldBoot    = Gateway + ":80"
-	PodCIDR       = "10.244.0.0/16"
-	ServiceCIDR   = "10.96.0.0/16"
-	Kubernetes    = "v1.36.3"
-	firstBMC      = 10
-	machineCPUs   = 2
-	machineMemory = 2048
+	Bridge       = "mlab0"
+	Gateway      = "172.22.0.1"
+	Prefix       = "172.22.0.0/24"
+	RangeFirst   = "172.22.0.100"
+	RangeLast    = "172.22.0.199"
+	APIServer    = "https://" + Gateway + ":6443"
+	MetaldAPI    = Gateway + ":8443"
+	MetaldAgents = Gateway + ":8444"
+	MetaldBoot   = Gateway + ":80"
+	PodCIDR      = "10.244.0.0/16"
+	ServiceCIDR  = "10.96.0.0/16"
+	Kubernetes   = "v1.36.3"
+
+	// BMCs has the addresses of all BMCs, the stranger's too, and nothing else: it is what metald sweeps.
+	BMCs = "172.22.0.8/29"
+	// StrangerBMC is a BMC that nobody lists. It must meet nothing but reads of its service root.
+	StrangerBMC = "172.22.0.15"
+	firstBMC    = 10
 )
 
 // Rack is one virtual rack.
@@ -62,7 +64,7 @@ func New(name string, out io.Writer) (*Rack, error) {
 		Repo:  repo,
 		Dir:   filepath.Join(repo, "build", "lab", "racks", name),
 		Cache: filepath.Join(repo, "build", "lab"),
-		Hosts: 1,
+		Hosts: len(models),
 		Out:   out,
 	}, nil
 }
@@ -82,6 +84,9 @@ func sourceTree() (string, error) {
 		}
 	}
 }
+
+// short is the name that `lab --rack` takes.
+func (r *Rack) short() string { return strings.TrimPrefix(r.Name, "metald-") }
 
 // Path joins names below the rack's state directory.
 func (r *Rack) Path(names ...string) string {
@@ -108,61 +113,6 @@ func (r *Rack) MetaldKubeconfig() string { return filepath.Join(r.Data(), "admin
 
 // sockets is a directory with a short path: a unix socket's path has at most 107 bytes, and a source tree may lie deep.
 func (r *Rack) sockets() string { return filepath.Join("/run", r.Name) }
-
-// Spec is what one machine is made of.
-type Spec struct {
-	Name     string
-	Index    int
-	MAC      string
-	UUID     string
-	Serial   string
-	BMC      string
-	Username string
-	Tap      string
-	CPUs     int
-	Memory   int
-}
-
-// Spec describes machine n. Everything in it follows from the rack and the number, so a restarted rack has the same machines.
-func (r *Rack) Spec(n int) Spec {
-	name := fmt.Sprintf("r1n%02d", n)
-	sum := sha256.Sum256([]byte(r.Name + "/" + name))
-	sum[6], sum[8] = sum[6]&0x0f|0x80, sum[8]&0x3f|0x80 // RFC 9562 version 8, variant 1
-	spec := Spec{
-		Name:     name,
-		Index:    n,
-		MAC:      fmt.Sprintf("52:54:00:6d:6c:%02x", n),
-		UUID:     fmt.Sprintf("%x-%x-%x-%x-%x", sum[0:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16]),
-		Serial:   fmt.Sprintf("LAB%04d", n),
-		BMC:      fmt.Sprintf("172.22.0.%d", firstBMC+n),
-		Username: "root",
-		Tap:      fmt.Sprintf("mtap%d", n),
-		CPUs:     machineCPUs,
-		Memory:   machineMemory,
-	}
-	if r.Spoil != nil {
-		r.Spoil(&spec)
-	}
-	return spec
-}
-
-// SpecOf finds a machine by its name.
-func (r *Rack) SpecOf(name string) (Spec, error) {
-	for n := range r.Hosts {
-		if s := r.Spec(n); s.Name == name {
-			return s, nil
-		}
-	}
-	return Spec{}, fmt.Errorf("finding machine %s: this rack has %s", name, r.names())
-}
-
-func (r *Rack) names() string {
-	var all []string
-	for n := range r.Hosts {
-		all = append(all, r.Spec(n).Name)
-	}
-	return strings.Join(all, ", ")
-}
 
 func (r *Rack) say(format string, args ...any) { fmt.Fprintf(r.Out, format+"\n", args...) }
 

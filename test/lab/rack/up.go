@@ -23,7 +23,7 @@ type phase struct {
 // Up starts what is not up yet. Each phase looks first whether it has anything to do, so a second Up is quick and one that
 // was stopped goes on.
 func (r *Rack) Up(ctx context.Context) error {
-	phases := append(r.Setup(), phase{name: "host: from off to Ready", run: r.enrolAndFollow})
+	phases := append(r.Setup(), phase{name: "hosts: from off to Ready", run: r.enrolAndFollow})
 	if err := r.run(ctx, phases); err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (r *Rack) fresh(ctx context.Context) error {
 // wrappers are short names for what a person types next.
 func (r *Rack) wrappers() error {
 	for _, name := range []string{"kubectl", "metald", "bmh", "console", "exec"} {
-		text := fmt.Sprintf("#!/bin/sh\ncd %q && exec %q --rack %s %s \"$@\"\n", r.Repo, r.Program("lab"), strings.TrimPrefix(r.Name, "metald-"), name)
+		text := fmt.Sprintf("#!/bin/sh\ncd %q && exec %q --rack %s %s \"$@\"\n", r.Repo, r.Program("lab"), r.short(), name)
 		if err := os.WriteFile(r.Path(name), []byte(text), 0o755); err != nil {
 			return fmt.Errorf("writing %s: %w", name, err)
 		}
@@ -139,7 +139,7 @@ func (r *Rack) startBMCs(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return r.startStranger(ctx)
 }
 
 // Down ends everything that Up started and removes the rack's state; what was built stays.
@@ -162,7 +162,7 @@ func (r *Rack) clean(ctx context.Context) error {
 		switch {
 		case name == "metald":
 			turn = 0
-		case strings.HasSuffix(name, ".bmc"):
+		case strings.HasSuffix(name, ".bmc"), strings.HasSuffix(name, ".chassis"):
 			turn = 1
 		case strings.HasSuffix(name, ".qemu"):
 			turn = 2
