@@ -40,13 +40,20 @@ func (s *step) boot(ctx context.Context, kind metal3.ErrorType, answer, digest, 
 		next = nextBootStep(s.View, answer, digest, mode, p == bmc.On, s.now(), s.brokeOff(s.Progress.Status.Boot))
 	}
 	order := s.Progress.Status.Boot
+	if next == stepOrder {
+		if n, ok := s.slots.take(s.key, s.Limits.Boots); !ok {
+			return false, awaits(fmt.Sprintf("its turn: %d machines are booting, which is the limit", n), "BootSlot", time.Time{}, "", 5*time.Second)
+		}
+	}
 	switch next {
 	case stepArrived:
+		s.slots.leave(s.key)
 		if err := s.endBoot(ctx, answer); err != nil {
 			return false, failed(kind, err)
 		}
 		return true, content()
 	case stepAwait:
+		s.slots.take(s.key, 0)
 		return false, awaits(s.whereInBoot(), "Booting", order.Deadline.Time, "", lookAgain)
 	case stepPowerOff:
 		if !s.mayTouch() {
@@ -61,6 +68,7 @@ func (s *step) boot(ctx context.Context, kind metal3.ErrorType, answer, digest, 
 	case stepPowerOn:
 		return false, s.start(ctx, kind, c, answer)
 	}
+	s.slots.leave(s.key)
 	err = s.bootFailure(order, mode, p)
 	if dropErr := s.dropOrder(ctx); dropErr != nil {
 		return false, failed(kind, dropErr)
@@ -70,8 +78,15 @@ func (s *step) boot(ctx context.Context, kind metal3.ErrorType, answer, digest, 
 
 // start sets the one-time boot, reads it back and switches on. The order for it stands on disk.
 func (s *step) start(ctx context.Context, kind metal3.ErrorType, c *session, answer string) outcome {
-	if err := c.SetOneTimeBoot(ctx, bmc.BootHTTP); err != nil {
-		return s.bmcTrouble(ctx, kind, fmt.Errorf("setting one-time boot to UEFI HTTP: %w", err))
+	from := bmc.BootDisk
+	if answer != bootDisk {
+		var err error
+		if from, err = c.NetworkBoot(ctx); err != nil {
+			return s.bmcTrouble(ctx, kind, fmt.Errorf("asking how the machine boots from the network: %w", err))
+		}
+	}
+	if err := c.SetOneTimeBoot(ctx, from); err != nil {
+		return s.bmcTrouble(ctx, kind, fmt.Errorf("setting one-time boot to %s: %w", from, err))
 	}
 	s.log.Info("switching on", "host", s.key, "state", string(s.state()), "reason", "to boot the "+answer, "epoch", s.epoch())
 	if err := c.Switch(ctx, bmc.PowerOn); err != nil {
@@ -125,6 +140,8 @@ func (s *step) dropOrder(ctx context.Context) error {
 func (s *step) whereInBoot() string {
 	order := s.Progress.Status.Boot
 	switch {
+	case order != nil && order.Answer == bootDisk:
+		return "the machine to start from its disk and its agent to prove itself"
 	case order == nil || order.Asked == nil:
 		return "the firmware to ask for its boot file"
 	case !gotWhole(order):
@@ -143,8 +160,10 @@ func (s *step) bootFailure(order *v1alpha1.BootOrder, mode string, p bmc.PowerSt
 		return errors.New(refusal.Message)
 	case p != bmc.On && s.reporting(mode):
 		return errors.New("the machine is off although it had started; somebody else switched it, or it lost power")
+	case order.Answer == bootDisk:
+		return fmt.Errorf("the machine was switched on to start from its disk, but its agent did not prove itself in %s: look at its console", s.Limits.Boot)
 	case order.Asked == nil:
-		return fmt.Errorf("the firmware never asked for its boot file: is HTTP boot enabled, and is %s the MAC address of a port on the provisioning network?", s.bootMAC())
+		return fmt.Errorf("the firmware never asked for its boot file: is network boot enabled, and is %s the MAC address of a port on the provisioning network?", s.bootMAC())
 	}
 	if s.brokeOff(order) {
 		return fmt.Errorf("the machine asked for its boot file and did not take it whole: the transfer broke off, and nothing came for %s", transferPause)
@@ -175,7 +194,7 @@ func (m *Mind) Boot(asking pxe.Machine) (pxe.Answer, bool) {
 		return answer, true
 	}
 	answer.Digest, answer.File = w.Digest, w.Boot+".efi"
-	if asking.Client == pxe.HTTPClient {
+	if asking.Boots() {
 		m.asked.Store(key, metav1.NewTime(m.now()))
 		m.lookAtHost(key)
 	}
@@ -195,5 +214,6 @@ func (m *Mind) glance(key string) (View, bool) {
 	if i, ok := m.inventories.get(key); ok && ownedBy(i, v.Host.UID) {
 		v.Inventory = i
 	}
+	v.PausedBy = m.pausedBy(v.Host)
 	return v, true
 }

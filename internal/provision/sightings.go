@@ -154,7 +154,7 @@ func (s *sightings) forget(ctx context.Context, written map[string]time.Time, ke
 // Seen is told by the boot servers of a machine that no host matches; what is a sentence about it.
 func (m *Mind) Seen(machine pxe.Machine, what string) {
 	kind := "dhcp"
-	if machine.Client == pxe.HTTPClient || machine.Client == pxe.PXEClient {
+	if machine.Client == pxe.HTTPClient || machine.Client == pxe.PXEClient || machine.Client == pxe.IPXEClient {
 		kind = "boot"
 	}
 	m.sighting.note(v1alpha1.SightingStatus{Kind: kind, Address: machine.Interface, MAC: machine.MAC.String(), UUID: machine.UUID, Said: what})

@@ -24,7 +24,7 @@ type Decision struct {
 	Offer *Lease
 	// Decline is an address that rests.
 	Decline netip.Addr
-	// File is the URL that the machine was told to boot.
+	// File is what the machine was told to boot: a URL, or the name of a loader.
 	File string
 	// Renewal is true when the machine had this lease already and only prolongs it.
 	Renewal bool
@@ -205,26 +205,57 @@ func (t turn) reply(mt dhcpv4.MessageType, ip netip.Addr) Decision {
 	return Decision{Reply: r, To: t.destination(ip), File: file}
 }
 
-// bootOptions is what a machine gets beyond its address, by the kind of client.
+// NoBoot is a file that never exists. Firmware that is to boot nothing is told its name: an offer without a file it does not
+// take, and asks for another minute (EDK2) before it goes on to the disk; a file that is not there is over in no time.
+const NoBoot = "none"
+
+// bootOptions is what a machine gets beyond its address, by the kind of client, and the file that it names.
 func (t turn) bootOptions() (file string, mods []dhcpv4.Modifier) {
+	url, ordered := t.s.bootFile(*t.answer)
 	switch t.m.Client {
 	case HTTPClient:
-		file, ok := t.s.bootFile(*t.answer)
-		if !ok {
+		if ordered {
+			file = url
+		} else {
+			url = strings.TrimRight(t.s.BootURL, "/") + BootPath + NoBoot
+		}
+		// UEFI takes an offer for HTTP boot only where it says the class (UEFI 2.11, 24.7.2).
+		return file, append(t.named(url), dhcpv4.WithOption(dhcpv4.OptClassIdentifier("HTTPClient")))
+	case PXEClient:
+		loader := t.s.Loaders[t.m.cpu()]
+		if loader == "" {
 			return "", nil
 		}
-		mods = []dhcpv4.Modifier{
-			// UEFI takes an offer for HTTP boot only where it says the class (UEFI 2.11, 24.7.2).
-			dhcpv4.WithOption(dhcpv4.OptClassIdentifier("HTTPClient")),
-			dhcpv4.WithOption(dhcpv4.OptBootFileName(file)),
-			dhcpv4.WithServerIP(t.s.Server.AsSlice()),
+		if ordered {
+			file = loader
+		} else {
+			loader = NoBoot
 		}
-		if len(file) < 128 { // the fixed field too, for firmware that reads no option 67
-			mods = append(mods, func(d *dhcpv4.DHCPv4) { d.BootFileName = file })
+		// No class in the answer: EDK2 would take it for a boot server's and go on to ask that on port 4011.
+		return file, append(t.named(loader), dhcpv4.WithOption(dhcpv4.OptTFTPServerName(t.s.Server.String())))
+	case IPXEClient:
+		mods = append(mods, dhcpv4.WithOption(dhcpv4.OptGeneric(ipxeOptions, noProxyDHCP)))
+		if ordered && t.m.Boots() {
+			return url, append(mods, t.named(url)...)
 		}
-		return file, mods
 	}
-	return "", nil
+	return "", mods
+}
+
+// noProxyDHCP is iPXE's setting no-pxedhcp inside of option 175: without it iPXE waits for a proxyDHCP server after each answer.
+var noProxyDHCP = []byte{176, 1, 1}
+
+// named says a boot file and its server in all the places that firmware reads: the options, and the fixed fields of BOOTP.
+func (t turn) named(file string) []dhcpv4.Modifier {
+	return []dhcpv4.Modifier{
+		dhcpv4.WithOption(dhcpv4.OptBootFileName(file)),
+		dhcpv4.WithServerIP(t.s.Server.AsSlice()),
+		func(d *dhcpv4.DHCPv4) {
+			if len(file) < 128 {
+				d.BootFileName = file
+			}
+		},
+	}
 }
 
 // doors are the daemon's URLs: for the agent in a ramdisk, and for the DHCP client of an image that asks for them by their

@@ -3,6 +3,7 @@
 package pxe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type DHCP struct {
 	log    *slog.Logger
 	now    func() time.Time
 	warned limiter
+	guard  *guard // nil: served without looking for others
 
 	mu     sync.Mutex
 	leases *Leases
@@ -42,6 +44,12 @@ type DHCP struct {
 // NewDHCP makes a server for a subnet that Validate accepts.
 func NewDHCP(s Subnet, policy BootPolicy, store LeaseStore, lookout Lookout, log *slog.Logger) *DHCP {
 	return &DHCP{subnet: s, policy: policy, store: store, seen: newSightings(lookout), log: log.With("interface", s.Interface), now: time.Now, leases: NewLeases()}
+}
+
+// Guard makes Serve look for other DHCP servers through wire, and answer nobody while there is one; besideOthers is a person's
+// word that there may be. Call it before Serve.
+func (d *DHCP) Guard(wire Wire, besideOthers bool) {
+	d.guard = newGuard(wire, d.subnet, besideOthers, d.log, func(m Machine, what string) { d.seen.see(m, d.now(), what) })
 }
 
 // Leases is a copy of what is given out, sorted by address.
@@ -81,6 +89,10 @@ func (d *DHCP) Serve(ctx context.Context, conn net.PacketConn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	wg.Go(func() { d.seen.run(ctx) })
+	if d.guard != nil {
+		d.guard.open.Store(d.guard.exempt || d.guard.vouches(d.Leases(), d.now()))
+		wg.Go(func() { d.guard.run(ctx) })
+	}
 	queues := make([]chan []byte, workers)
 	for i := range queues {
 		queue := make(chan []byte, queued)
@@ -158,12 +170,15 @@ func (d *DHCP) handle(ctx context.Context, packet []byte, out writer) {
 		d.log.Debug("cannot read a DHCP packet", "err", err)
 		return
 	}
+	if d.guard != nil && !d.guard.open.Load() {
+		return
+	}
 	m := machineOf(p, d.subnet.Interface)
 	var answer *Answer
 	if a, ok := d.policy.Boot(m); ok {
 		answer = &a
 	} else if p.MessageType() == dhcpv4.MessageTypeDiscover {
-		d.seen.see(m, d.now())
+		d.seen.see(m, d.now(), asked(m))
 	}
 	decision := d.decide(p, m, answer)
 	if err := d.persist(ctx, decision); err != nil {
@@ -217,16 +232,19 @@ func (d *DHCP) tell(ctx context.Context, p *dhcpv4.DHCPv4, m Machine, answer *An
 		attrs = append(attrs, "ip", decision.Reply.YourIPAddr.String())
 	}
 	acked := decision.Reply != nil && decision.Save != nil && !decision.Renewal
+	_, legal := Subnet{}.bootFile(*cmp.Or(answer, &Answer{}))
 	switch {
-	case answer != nil && answer.Digest != "" && m.Client == HTTPClient && acked && decision.File == "":
+	case answer != nil && answer.Digest != "" && m.Boots() && acked && !legal:
 		d.log.Error("boot answer has no legal digest and file name", append(attrs, "image", answer.Digest, "file", answer.File)...)
 	case acked && decision.File != "":
 		d.log.Info("answered boot", append(attrs, "image", answer.Digest, "arch", m.Arch.String())...)
-	case decision.Reply != nil && m.Client == PXEClient && d.warned.allow(m, d.now()):
+	case decision.Reply != nil && legal && decision.File == "" && (m.Client == PXEClient || m.Client == IPXEClient):
 		// At the offer: EDK2 does not even request it, and asks for a minute before it goes on to its next boot option.
-		d.log.Warn("PXE client is offered no boot file: only UEFI HTTP boot is served", append(attrs, "arch", m.Arch.String())...)
-	case acked && m.Client == HTTPClient:
-		d.log.Info("HTTP boot client got an address and no boot file: no boot is ordered", attrs...)
+		if d.warned.allow(m, d.now()) {
+			d.log.Warn("PXE client is offered no boot file: no loader is served for its architecture", append(attrs, "arch", m.Arch.String())...)
+		}
+	case acked && m.Boots():
+		d.log.Info("boot client got an address and no boot file: no boot is ordered", attrs...)
 	case acked:
 		d.log.Info("leased address", attrs...)
 	case decision.Decline.IsValid():

@@ -54,7 +54,11 @@ func playScenario(t *testing.T, script string) string {
 		"52:54:00:00:00:02": {Host: "h2", Hostname: "h2"},
 		"52:54:00:00:00:03": {Host: "h3", Hostname: "h3\nkernel", Digest: strings.Repeat("Z", 64), File: "../../etc/passwd"},
 	}
-	h := newBench(t, subnet(), known, &book{leases: map[string]pxe.Lease{}, slow: time.Millisecond})
+	var before []func(*bench)
+	if strings.Contains(script, "\nforeign ") {
+		before = append(before, guarded(false))
+	}
+	h := newBench(t, subnet(), known, &book{leases: map[string]pxe.Lease{}, slow: time.Millisecond}, before...)
 	ramdisk := known["52:54:00:00:00:01"]
 	ramdisk.Digest = h.blobs.add(t, "a ramdisk")
 	known["52:54:00:00:00:01"] = ramdisk

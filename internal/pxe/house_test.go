@@ -35,6 +35,7 @@ func subnet() pxe.Subnet {
 		LeaseTime: time.Hour,
 		BootURL:   "http://172.22.0.1:80/",
 		AgentURL:  "https://172.22.0.1:8443",
+		Loaders:   map[string]string{"amd64": "amd64/snponly.efi"},
 	}
 }
 
@@ -160,7 +161,7 @@ type bench struct {
 	stop    func() error
 }
 
-func newBench(t *testing.T, s pxe.Subnet, p pxe.BootPolicy, b *book) *bench {
+func newBench(t *testing.T, s pxe.Subnet, p pxe.BootPolicy, b *book, before ...func(*bench)) *bench {
 	t.Helper()
 	var mu sync.Mutex
 	h := &bench{segment: pxetest.NewSegment(s.Server), book: b, lookout: &lookout{}, blobs: blobs(t.TempDir()), log: &strings.Builder{}}
@@ -171,7 +172,10 @@ func newBench(t *testing.T, s pxe.Subnet, p pxe.BootPolicy, b *book) *bench {
 		return a
 	}}))
 	h.DHCP = pxe.NewDHCP(s, p, b, h.lookout, log)
-	h.player = &pxetest.Player{Segment: h.segment, Web: &http.Client{Transport: handlerClient{pxe.NewFiles(h.blobs, &road{}, log)}}}
+	h.player = &pxetest.Player{Segment: h.segment, Web: &http.Client{Transport: handlerClient{pxe.NewFiles(h.blobs, &road{}, log)}}, TFTP: h.tftp}
+	for _, f := range before {
+		f(h)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(ctx, h.segment.Server()) }()
@@ -185,6 +189,24 @@ func newBench(t *testing.T, s pxe.Subnet, p pxe.BootPolicy, b *book) *bench {
 		}
 	})
 	return h
+}
+
+// tftp is TFTP without a wire: the server of a subnet has its loaders.
+func (h *bench) tftp(server netip.Addr, name string) ([]byte, error) {
+	if server != subnet().Server {
+		return nil, fmt.Errorf("nobody at %s", server)
+	}
+	for _, loader := range subnet().Loaders {
+		if name == loader {
+			return []byte("MZ, a loader"), nil
+		}
+	}
+	return nil, errors.New("file not found")
+}
+
+// guarded makes the server look for others.
+func guarded(besideOthers bool) func(*bench) {
+	return func(h *bench) { h.Guard(h.segment.Wire(), besideOthers) }
 }
 
 type lockedWriter struct {

@@ -24,13 +24,15 @@ const (
 	HTTPClient
 	// PXEClient is firmware that boots over TFTP (PXE 2.1).
 	PXEClient
+	// IPXEClient is iPXE, which PXE firmware has loaded and which boots over HTTP.
+	IPXEClient
 	// Agent is metald's own, in the ramdisk or in an image's initramfs.
 	Agent
 )
 
 // String names the client as its vendor class does.
 func (c Client) String() string {
-	return [...]string{Other: "Other", HTTPClient: "HTTPClient", PXEClient: "PXEClient", Agent: "Agent"}[c]
+	return [...]string{Other: "Other", HTTPClient: "HTTPClient", PXEClient: "PXEClient", IPXEClient: "iPXE", Agent: "Agent"}[c]
 }
 
 // AgentClass is option 60 of metald's own DHCP client.
@@ -60,6 +62,29 @@ type Machine struct {
 	Hostname, Class string
 }
 
+// Boots says whether the machine asks because it looks for something to boot, and is of a kind that can be given it. A BIOS
+// machine is not: what is served are UEFI programs.
+func (m Machine) Boots() bool {
+	switch m.Client {
+	case HTTPClient:
+		return true
+	case PXEClient, IPXEClient:
+		return m.Arch != iana.INTEL_X86PC
+	}
+	return false
+}
+
+// cpu is the machine's architecture as loaders are configured by it, empty where none can be.
+func (m Machine) cpu() string {
+	switch m.Arch {
+	case iana.EFI_X86_64, iana.EFI_BC: // 7 is what firmware sends, 9 what RFC 4578 meant; EDK2 has always sent 7
+		return "amd64"
+	case iana.EFI_ARM64:
+		return "arm64"
+	}
+	return ""
+}
+
 // UUIDs are the names that the machine's UUID may go by, none where it sent none: EDK2 sends SMBIOS's bytes as they lie
 // (the first three fields little-endian), iPXE sends them as they are printed, and a packet does not say which.
 func (m Machine) UUIDs() []string {
@@ -84,6 +109,8 @@ func machineOf(p *dhcpv4.DHCPv4, iface string) Machine {
 	switch {
 	case strings.HasPrefix(m.Class, "HTTPClient"):
 		m.Client = HTTPClient
+	case isIPXE(p): // before its class, which is that of firmware
+		m.Client = IPXEClient
 	case strings.HasPrefix(m.Class, "PXEClient"):
 		m.Client = PXEClient
 	case m.Class == AgentClass:
@@ -97,6 +124,15 @@ func machineOf(p *dhcpv4.DHCPv4, iface string) Machine {
 		}
 	}
 	return m
+}
+
+// ipxeOptions is option 175, in which iPXE tells of itself and is told of what is its own.
+const ipxeOptions = dhcpv4.GenericOptionCode(175)
+
+// isIPXE knows iPXE by its user class, which it sends without RFC 3004's length, or by its own option.
+func isIPXE(p *dhcpv4.DHCPv4) bool {
+	user := string(p.GetOneOption(dhcpv4.OptionUserClassInformation))
+	return user == "iPXE" || user == "\x04iPXE" || p.Options.Has(ipxeOptions)
 }
 
 // uuidOf reads RFC 4578's option 97: type 0, then 16 bytes.

@@ -83,6 +83,8 @@ type Subnet struct {
 	LeaseTime time.Duration
 	// BootURL is the plain HTTP server, AgentURL the agents' TLS door, as machines on this subnet reach them.
 	BootURL, AgentURL string
+	// Loaders are the TFTP names of what PXE firmware loads first, by architecture ("amd64", "arm64"); none where TFTP is closed.
+	Loaders map[string]string
 }
 
 // MinLeaseTime is the shortest lease that a subnet may ask for: below it renewals are most of the traffic.

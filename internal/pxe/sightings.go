@@ -48,30 +48,41 @@ func (l *limiter) allow(m Machine, now time.Time) bool {
 // must not wait for that.
 type sightings struct {
 	lookout Lookout
-	queue   chan Machine
+	queue   chan sighting
 	limiter limiter
 }
 
-func newSightings(l Lookout) *sightings {
-	return &sightings{lookout: l, queue: make(chan Machine, 64)}
+type sighting struct {
+	m    Machine
+	what string
 }
 
-// see reports m unless it was reported within the last minute, or too many others were, or the Lookout is behind.
-func (s *sightings) see(m Machine, now time.Time) {
+func newSightings(l Lookout) *sightings {
+	return &sightings{lookout: l, queue: make(chan sighting, 64)}
+}
+
+// see reports m, and what it did, unless it was reported within the last minute, or too many others were, or the Lookout is
+// behind.
+func (s *sightings) see(m Machine, now time.Time, what string) {
 	if !s.limiter.allow(m, now) {
 		return
 	}
 	select {
-	case s.queue <- m:
+	case s.queue <- sighting{m, what}:
 	default:
 	}
+}
+
+// asked is what an unknown machine did.
+func asked(m Machine) string {
+	return fmt.Sprintf("asked for an address by DHCP as %s on %s", described(m), m.Interface)
 }
 
 func (s *sightings) run(ctx context.Context) {
 	for {
 		select {
-		case m := <-s.queue:
-			s.lookout.Seen(m, fmt.Sprintf("asked for an address by DHCP as %s on %s", described(m), m.Interface))
+		case seen := <-s.queue:
+			s.lookout.Seen(seen.m, seen.what)
 		case <-ctx.Done():
 			return
 		}

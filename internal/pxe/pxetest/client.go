@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -33,6 +31,8 @@ type Client struct {
 	Arch     iana.Arch
 	UUID     []byte
 	Hostname string
+	// User is option 77.
+	User string
 	// Retries is how long each attempt waits; nil is UEFI's 4, 8, 16 and 32 seconds.
 	Retries []time.Duration
 
@@ -45,9 +45,16 @@ func Firmware(s *Segment, mac net.HardwareAddr, arch iana.Arch) *Client {
 	return &Client{Segment: s, MAC: mac, HasArch: true, Arch: arch, Class: fmt.Sprintf("HTTPClient:Arch:%05d:UNDI:003001", arch)}
 }
 
-// PXE is a UEFI machine that boots over TFTP.
-func PXE(s *Segment, mac net.HardwareAddr) *Client {
-	return &Client{Segment: s, MAC: mac, HasArch: true, Arch: iana.EFI_X86_64, Class: "PXEClient:Arch:00007:UNDI:003001"}
+// PXE is a machine of architecture arch (7 or 11; 0 is BIOS) that boots over TFTP.
+func PXE(s *Segment, mac net.HardwareAddr, arch iana.Arch) *Client {
+	return &Client{Segment: s, MAC: mac, HasArch: true, Arch: arch, Class: fmt.Sprintf("PXEClient:Arch:%05d:UNDI:003001", arch)}
+}
+
+// IPXE is what the machine becomes when it has loaded iPXE.
+func IPXE(s *Segment, mac net.HardwareAddr, arch iana.Arch) *Client {
+	c := PXE(s, mac, arch)
+	c.User = "iPXE"
+	return c
 }
 
 // Agent is metald's agent in a ramdisk.
@@ -118,43 +125,6 @@ func (c *Client) part(mt dhcpv4.MessageType, with func(net.IP) dhcpv4.Modifier) 
 	c.Last = nil
 }
 
-// Boot leases an address and fetches what it was told to boot, as firmware does: only from an answer of its own class.
-// The caller closes the body.
-func (c *Client) Boot(ctx context.Context, web *http.Client) (url string, body io.ReadCloser, err error) {
-	ack, err := c.Lease(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	url = BootFile(ack)
-	if url == "" {
-		return "", nil, errors.New("nothing to boot")
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return url, nil, fmt.Errorf("reading boot file name: %w", err)
-	}
-	resp, err := web.Do(req)
-	if err != nil {
-		return url, nil, fmt.Errorf("fetching boot file: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		resp.Body.Close()
-		return url, nil, fmt.Errorf("fetching boot file: status %s", resp.Status)
-	}
-	return url, resp.Body, nil
-}
-
-// BootFile is the URL that firmware takes from an answer, empty where it takes none.
-func BootFile(answer *dhcpv4.DHCPv4) string {
-	if answer.ClassIdentifier() != "HTTPClient" {
-		return ""
-	}
-	if file := answer.BootFileNameOption(); file != "" {
-		return file
-	}
-	return answer.BootFileName
-}
-
 func (c *Client) take(ctx context.Context, p *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 	c.Last = nil
 	ack, err := c.ask(ctx, p, dhcpv4.MessageTypeAck)
@@ -206,10 +176,10 @@ func (c *Client) ask(ctx context.Context, p *dhcpv4.DHCPv4, want dhcpv4.MessageT
 	return nil, ErrSilence
 }
 
-// ignores is what EDK2's PXE client does with an offer that has no boot file: it goes on asking.
+// ignores is what EDK2's boot clients do with an offer that has no boot file for them: they go on asking.
 func (c *Client) ignores(answer *dhcpv4.DHCPv4) bool {
-	return strings.HasPrefix(c.Class, "PXEClient") && answer.MessageType() == dhcpv4.MessageTypeOffer &&
-		answer.BootFileName == "" && answer.BootFileNameOption() == ""
+	firmware := strings.HasPrefix(c.Class, "HTTPClient") || strings.HasPrefix(c.Class, "PXEClient") && c.User == ""
+	return firmware && answer.MessageType() == dhcpv4.MessageTypeOffer && c.BootFile(answer) == ""
 }
 
 func (c *Client) packet(mt dhcpv4.MessageType, mods ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
@@ -225,6 +195,10 @@ func (c *Client) packet(mt dhcpv4.MessageType, mods ...dhcpv4.Modifier) *dhcpv4.
 	}
 	if len(c.UUID) == 16 {
 		p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClientMachineIdentifier, append([]byte{0}, c.UUID...)))
+	}
+	if c.User != "" { // as iPXE does: without a length, and with an option of its own
+		p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionUserClassInformation, []byte(c.User)))
+		p.UpdateOption(dhcpv4.OptGeneric(ipxeOptions, []byte{0x13, 1, 1}))
 	}
 	if c.Hostname != "" {
 		p.UpdateOption(dhcpv4.OptHostName(c.Hostname))

@@ -19,19 +19,23 @@ import (
 
 // Player runs machines from a script, one step a line:
 //
-//	machine NAME MAC KIND     KIND is http-x64, http-arm64, pxe, agent or system; a name that is there changes its kind
+//	machine NAME MAC KIND     KIND is http-x64, http-arm64, pxe-x64, pxe-arm64, pxe-bios, ipxe-x64, ipxe-bios, agent or
+//	                          system; a name that is there changes its kind
 //	NAME lease                from nothing to an address
-//	NAME boot                 lease, then fetch what it was told to boot
+//	NAME boot                 lease, then fetch what it was told to boot; PXE fetches by TFTP and goes on as iPXE
 //	NAME renew | release | decline
 //	NAME reboot IP            ask for a remembered address
 //	NAME inform IP
 //	wait DURATION
+//	foreign IP here | gone    another DHCP server, which offers to everybody
 //
 // Empty lines and lines that begin with # are passed over.
 type Player struct {
 	Segment *Segment
 	// Web fetches boot files; nil is http.DefaultClient.
 	Web *http.Client
+	// TFTP fetches loaders; nil is a network without one.
+	TFTP TFTP
 
 	machines map[string]*Client
 }
@@ -68,6 +72,10 @@ func (p *Player) step(ctx context.Context, f []string) (string, error) {
 		case <-ctx.Done():
 			return "", ctx.Err()
 		}
+	case f[0] == "foreign" && len(f) == 3 && (f[2] == "here" || f[2] == "gone"):
+		ip, err := netip.ParseAddr(f[1])
+		p.Segment.Foreign(ip, f[2] == "here")
+		return "", err
 	case f[0] == "machine" && len(f) == 4:
 		mac, err := net.ParseMAC(f[2])
 		if err != nil {
@@ -90,8 +98,16 @@ func (p *Player) machine(mac net.HardwareAddr, kind string) (*Client, error) {
 		return Firmware(p.Segment, mac, iana.EFI_X86_64_HTTP), nil
 	case "http-arm64":
 		return Firmware(p.Segment, mac, iana.EFI_ARM64_HTTP), nil
-	case "pxe":
-		return PXE(p.Segment, mac), nil
+	case "pxe-x64":
+		return PXE(p.Segment, mac, iana.EFI_X86_64), nil
+	case "pxe-arm64":
+		return PXE(p.Segment, mac, iana.EFI_ARM64), nil
+	case "pxe-bios":
+		return PXE(p.Segment, mac, iana.INTEL_X86PC), nil
+	case "ipxe-x64":
+		return IPXE(p.Segment, mac, iana.EFI_X86_64), nil
+	case "ipxe-bios":
+		return IPXE(p.Segment, mac, iana.INTEL_X86PC), nil
 	case "agent":
 		return Agent(p.Segment, mac), nil
 	case "system":
@@ -112,13 +128,17 @@ func (p *Player) act(ctx context.Context, c *Client, verb string, args []string)
 	}
 	switch verb {
 	case "lease":
-		return told(c.Lease(ctx))
+		a, err := c.Lease(ctx)
+		return c.told(a, err)
 	case "renew":
-		return told(c.Renew(ctx))
+		a, err := c.Renew(ctx)
+		return c.told(a, err)
 	case "reboot":
-		return told(c.Reboot(ctx, ip))
+		a, err := c.Reboot(ctx, ip)
+		return c.told(a, err)
 	case "inform":
-		return told(c.Inform(ctx, ip))
+		a, err := c.Inform(ctx, ip)
+		return c.told(a, err)
 	case "release":
 		c.Release()
 		return "", nil
@@ -132,7 +152,7 @@ func (p *Player) act(ctx context.Context, c *Client, verb string, args []string)
 }
 
 // told is an answer in words. Silence and refusal are results, not errors: the script expects them.
-func told(a *dhcpv4.DHCPv4, err error) (string, error) {
+func (c *Client) told(a *dhcpv4.DHCPv4, err error) (string, error) {
 	if err != nil {
 		return " -> " + err.Error(), nil
 	}
@@ -144,7 +164,7 @@ func told(a *dhcpv4.DHCPv4, err error) (string, error) {
 	if h := a.HostName(); h != "" {
 		fmt.Fprintf(&b, " as %s", h)
 	}
-	if f := BootFile(a); f != "" {
+	if f := c.BootFile(a); f != "" {
 		fmt.Fprintf(&b, " boot %s", f)
 	}
 	for _, o := range []uint8{224, 225} {
@@ -160,19 +180,23 @@ func (p *Player) boot(ctx context.Context, c *Client) (string, error) {
 	if web == nil {
 		web = http.DefaultClient
 	}
-	url, body, err := c.Boot(ctx, web)
+	url, steps, body, err := c.Boot(ctx, web, p.TFTP)
+	way := " -> "
+	for _, s := range steps {
+		way += s + ", then "
+	}
 	if err != nil {
-		return " -> " + err.Error(), nil
+		return way + err.Error(), nil
 	}
 	defer body.Close()
 	h := sha256.New()
 	n, err := io.Copy(h, body)
 	if err != nil {
-		return " -> " + err.Error(), nil
+		return way + err.Error(), nil
 	}
 	verdict := "is not what its URL says"
 	if strings.Contains(url, fmt.Sprintf("/%x/", h.Sum(nil))) {
 		verdict = "has the digest of its URL"
 	}
-	return fmt.Sprintf(" -> %s: %d bytes, %s", c.Last.YourIPAddr, n, verdict), nil
+	return fmt.Sprintf("%s%s: %d bytes, %s", way, c.Last.YourIPAddr, n, verdict), nil
 }

@@ -14,8 +14,10 @@ import (
 type Segment struct {
 	server *socket
 
-	mu    sync.Mutex
-	ports map[string]*port // by MAC
+	mu      sync.Mutex
+	ports   map[string]*port // by MAC
+	foreign map[netip.Addr]bool
+	wire    *Wire
 }
 
 // port is a machine's place on the segment.
@@ -28,7 +30,8 @@ var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // NewSegment makes a segment whose server has the address server.
 func NewSegment(server netip.Addr) *Segment {
-	s := &Segment{ports: map[string]*port{}}
+	s := &Segment{ports: map[string]*port{}, foreign: map[netip.Addr]bool{}, wire: &Wire{in: make(chan heard, 64)}}
+	s.wire.segment = s
 	s.server = &socket{segment: s, addr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, 67)), in: make(chan []byte, 4096), closed: make(chan struct{}), deadline: make(chan struct{})}
 	return s
 }
@@ -55,8 +58,9 @@ func (s *Segment) configure(mac string, ip netip.Addr) {
 	p.ip = ip
 }
 
-// send is a machine's packet to the server. Like a wire, it loses what nobody reads.
+// send is a machine's packet to the servers. Like a wire, it loses what nobody reads.
 func (s *Segment) send(packet []byte) {
+	s.askForeign(packet)
 	select {
 	case s.server.in <- packet:
 	default:
