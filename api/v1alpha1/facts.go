@@ -69,8 +69,12 @@ type DiskFacts struct {
 	Vendor       string `json:"vendor,omitempty"`
 	SerialNumber string `json:"serialNumber,omitempty"`
 	WWN          string `json:"wwn,omitempty"`
-	PCIAddress   string `json:"pciAddress,omitempty"`
-	HCTL         string `json:"hctl,omitempty"`
+	// WWNVendorExtension is the second half of a 128-bit NAA identifier, which WWN then lacks.
+	WWNVendorExtension string `json:"wwnVendorExtension,omitempty"`
+	// Links are the names that udev would give the disk below /dev/disk/by-path.
+	Links      []string `json:"links,omitempty"`
+	PCIAddress string   `json:"pciAddress,omitempty"`
+	HCTL       string   `json:"hctl,omitempty"`
 	// Partitions counts the partitions that the kernel sees; a disk with any is not touched until the host is taken.
 	Partitions int `json:"partitions,omitempty"`
 }

@@ -73,6 +73,8 @@ type PowerLease struct {
 	Reason string      `json:"reason"`
 	Epoch  int64       `json:"epoch"`
 	Since  metav1.Time `json:"since"`
+	// Counted says that ending what ran was counted against the cap on destructive acts.
+	Counted bool `json:"counted,omitempty"`
 }
 
 // BootOrder is what a machine gets when it asks the network for a boot file.
@@ -117,6 +119,8 @@ type Installation struct {
 	// ID is the InstallPlan's.
 	ID   string     `json:"id"`
 	Disk DiskTarget `json:"disk"`
+	// Allowed is when the cap on destructive acts let the write pass; nil before.
+	Allowed *metav1.Time `json:"allowed,omitempty"`
 	// Written is when the agent had written and verified it; nil before.
 	Written *metav1.Time `json:"written,omitempty"`
 	// Epoch is the boot in which it was written.

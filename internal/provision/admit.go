@@ -69,8 +69,11 @@ func (m *Mind) claimant(key string, hello v1alpha1.Hello) Claimant {
 func (m *Mind) admit(v View, hello v1alpha1.Hello) *v1alpha1.AgentError {
 	order := v.Progress.Status.Boot
 	answer := bootImage
-	if hello.Mode == v1alpha1.RamdiskMode {
+	switch {
+	case hello.Mode == v1alpha1.RamdiskMode:
 		answer = bootRamdisk
+	case hello.Slot != "":
+		answer = bootDisk
 	}
 	refuse := func(text string, args ...any) *v1alpha1.AgentError {
 		return &v1alpha1.AgentError{Reason: "NotOrdered", Message: fmt.Sprintf(text, args...)}
@@ -79,7 +82,7 @@ func (m *Mind) admit(v View, hello v1alpha1.Hello) *v1alpha1.AgentError {
 	case order == nil || order.Epoch != v.epoch():
 		return refuse("host %s was not told to boot", v.Host.Name)
 	case order.Answer != answer:
-		return refuse("host %s was told to boot the %s, but an agent in mode %s calls", v.Host.Name, order.Answer, hello.Mode)
+		return refuse("host %s was told to boot the %s, but an agent of the %s calls", v.Host.Name, order.Answer, answer)
 	case !v.permits(order):
 		return refuse("host %s was told to boot an image that is no longer deployed on it", v.Host.Name)
 	case hello.Mode == v1alpha1.OSMode && hello.RootHash != v.Progress.Status.Deployment.RootHash:
@@ -129,6 +132,18 @@ func (m *Mind) Next(ctx context.Context, c Caller) (v1alpha1.Order, error) {
 		case v1alpha1.InspectStep:
 			order.Step = v1alpha1.InspectStep
 			return order, nil
+		case v1alpha1.InstallStep:
+			plan, err := s.installPlan(ctx)
+			if err != nil {
+				m.log.Warn("planning an installation", "host", key, "err", err)
+				s.tell(ctx, "Warning", "InstallNotPlanned", err.Error())
+				break // the agent asks again
+			}
+			order.Step, order.Install = v1alpha1.InstallStep, plan
+			return order, nil
+		case v1alpha1.EraseStep:
+			order.Step, order.Erase = v1alpha1.EraseStep, s.erasePlan()
+			return order, nil
 		case v1alpha1.JoinStep:
 			seed, err := s.release(ctx, c.BootID, c.IP)
 			if err != nil {
@@ -155,7 +170,17 @@ func nextOrder(v View, mode, bootID string) string {
 		if _, ended := v.result(v1alpha1.InspectStep); !ended {
 			return v1alpha1.InspectStep
 		}
-	case mode == v1alpha1.OSMode && row(v.state()).boot == bootImage && v.Progress.Status.Deployment != nil:
+	case mode == v1alpha1.RamdiskMode && v.mayInstall():
+		if _, ended := v.result(v1alpha1.InstallStep); !ended {
+			return v1alpha1.InstallStep
+		}
+	case mode == v1alpha1.RamdiskMode && v.state() == "deprovisioning" && v.agent().Facts == nil: // inspection was waived
+		return v1alpha1.InspectStep
+	case mode == v1alpha1.RamdiskMode && v.mayErase():
+		if _, ended := v.result(v1alpha1.EraseStep); !ended {
+			return v1alpha1.EraseStep
+		}
+	case mode == v1alpha1.OSMode && row(v.state()).orders(bootImage) && v.Progress.Status.Deployment != nil:
 		if v.agent().BootID != bootID {
 			break // another boot of this host has proved itself since
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -33,10 +34,13 @@ func (s *step) claim(ctx context.Context) outcome {
 
 // deployment works out what the host's claim means.
 func (s *step) deployment() (*v1alpha1.Deployment, outcome) {
+	if s.Host.Spec.CustomDeploy == nil {
+		return s.ownImage()
+	}
 	method := s.Host.Spec.CustomDeploy.Method
-	if method != v1alpha1.DisklessMethod {
+	if method != v1alpha1.DisklessMethod && method != v1alpha1.InstallMethod {
 		return nil, stuck(metal3.ProvisioningError, "MethodUnknown", fmt.Errorf("customDeploy.method %q is not one that metald has", method),
-			"use "+v1alpha1.DisklessMethod)
+			"use "+v1alpha1.DisklessMethod+" or "+v1alpha1.InstallMethod)
 	}
 	consumer := s.Host.Spec.ConsumerRef
 	if consumer == nil || consumer.Kind != "NodePool" {
@@ -52,10 +56,36 @@ func (s *step) deployment() (*v1alpha1.Deployment, outcome) {
 	if problem != nil {
 		return nil, heldBack(problem.Reason, problem.Message, "")
 	}
-	return &v1alpha1.Deployment{
+	if out := s.holdForDisks(pool.Spec.OverwriteDisks); out.waiting != nil {
+		return nil, out
+	}
+	d := &v1alpha1.Deployment{
 		Pool: keyOf(pool), Method: method, Image: image.Name, UKI: image.Spec.UKI.SHA256,
 		Root: image.Spec.Root.SHA256, RootHash: image.Spec.RootHash, Cluster: pool.Namespace + "/" + pool.Spec.Cluster,
-	}, outcome{}
+		Cleaning: first(pool.Spec.Cleaning, v1alpha1.EraseFull),
+	}
+	if method == v1alpha1.InstallMethod {
+		if image.Spec.Loader == nil {
+			return nil, stuck(metal3.ProvisioningError, "NoLoader", fmt.Errorf("image %s has no boot loader, so it cannot start from a disk", image.Name),
+				"build it with this version of metald, or use method diskless")
+		}
+		disk, err := chooseDisk(s.disks(), s.Host.Spec.RootDeviceHints, diskNeeds(image))
+		if err != nil {
+			return nil, stuck(metal3.ProvisioningError, "NoDiskFits", err, "correct spec.rootDeviceHints, or use another host")
+		}
+		d.Install = &v1alpha1.Installation{ID: newID(), Disk: disk}
+	}
+	return d, outcome{}
+}
+
+// holdForDisks waits for a person where the host's disks hold what metald did not put there.
+func (s *step) holdForDisks(overwrite bool) outcome {
+	used := s.disksInUse()
+	if len(used) == 0 || overwrite {
+		return outcome{}
+	}
+	return heldBack("DisksInUse", "a person: its disks hold partitions that metald did not make, and somebody may want them: "+strings.Join(used, ", "),
+		fmt.Sprintf("if they may be overwritten: metald host take %s --reason TEXT", s.Host.Name))
 }
 
 // usable answers a pool's image, or the condition that says why no host can be given it now.
@@ -95,11 +125,22 @@ func (m *Mind) usable(pool *v1alpha1.NodePool) (*v1alpha1.Image, *metav1.Conditi
 // provision boots the image and follows the host until the cluster calls its Node Ready.
 func (s *step) provision(ctx context.Context) outcome {
 	d := s.Progress.Status.Deployment
-	if !s.claimed() || d == nil {
+	if !s.claimed() || d == nil || s.changedMind(d) {
 		return moved(Released)
 	}
-	if done, out := s.boot(ctx, metal3.ProvisioningError, bootImage, d.UKI, v1alpha1.OSMode); !done {
+	if s.reinstallAsked() {
+		return s.renew(ctx)
+	}
+	if d.Install != nil {
+		if written, out := s.install(ctx); !written {
+			return out
+		}
+	}
+	if done, out := s.bootDeployed(ctx, metal3.ProvisioningError); !done {
 		return out
+	}
+	if d.Cluster == "" {
+		return moved(Joined)
 	}
 	if r, ended := s.result(v1alpha1.JoinStep); ended && !r.OK {
 		if err := s.dropOrder(ctx); err != nil {
@@ -112,6 +153,22 @@ func (s *step) provision(ctx context.Context) outcome {
 		return moved(Joined)
 	}
 	return out
+}
+
+// bootDeployed boots what the host was told to run: from the network or from its disk.
+func (s *step) bootDeployed(ctx context.Context, kind metal3.ErrorType) (done bool, out outcome) {
+	d := s.Progress.Status.Deployment
+	switch {
+	case d.Install == nil:
+		return s.boot(ctx, kind, bootImage, d.UKI, v1alpha1.OSMode)
+	case d.Install.Raw != nil:
+		return s.bootBlind(ctx, kind)
+	}
+	if r := s.agent().Refusal; r != nil && r.Reason == "ImageRefused" && s.agent().Mode == v1alpha1.InitrdMode && r.At.After(d.Install.Written.Time) {
+		return false, stuck(kind, "ImageRefused", errors.New("the machine refuses what its disk holds: "+r.Message),
+			fmt.Sprintf("have the disk written anew, with all on it lost: metald host reinstall %s --reason TEXT", s.Host.Name))
+	}
+	return s.boot(ctx, kind, bootDisk, "", v1alpha1.OSMode)
 }
 
 // followNode looks at the host's Node. arrived is true once the cluster calls it Ready and it carries our labels.
@@ -141,16 +198,22 @@ func (s *step) followNode(ctx context.Context) (out outcome, arrived bool) {
 // keep watches over a running host: its power, its Node, its claim.
 func (s *step) keep(ctx context.Context) outcome {
 	d := s.Progress.Status.Deployment
-	if s.Host.Spec.CustomDeploy == nil || d == nil {
+	if d == nil || s.changedMind(d) {
 		return moved(Released)
+	}
+	if s.reinstallAsked() {
+		return s.renew(ctx)
 	}
 	w := want(s.View)
 	if w.Power != on {
 		return s.keepPower(ctx)
 	}
-	done, out := s.boot(ctx, metal3.PowerManagementError, bootImage, d.UKI, v1alpha1.OSMode)
+	done, out := s.bootDeployed(ctx, metal3.PowerManagementError)
 	if !done {
 		return out
+	}
+	if d.Cluster == "" {
+		return content()
 	}
 	out, arrived := s.followNode(ctx)
 	if arrived {

@@ -49,6 +49,7 @@ func (m *Mind) host(ctx context.Context, key string) (time.Duration, error) {
 	if apierrors.IsNotFound(err) {
 		m.bmcs.drop(key)
 		m.transfers.forget(key)
+		m.slots.leave(key)
 		return 0, m.sweepAway(ctx, ns, name)
 	}
 	if err != nil {
@@ -79,6 +80,12 @@ func (s *step) act(ctx context.Context) outcome {
 		state = metal3.StateAvailable
 	}
 	if s.paused() && state != metal3.StateDeleting {
+		switch {
+		case s.PausedBy == "all of metald":
+			return heldBack("Paused", "a person paused all of metald", "metald pause --off --all")
+		case s.PausedBy != "":
+			return heldBack("Paused", "a person paused "+s.PausedBy, "metald pause --off --pool "+s.Host.Spec.ConsumerRef.Name)
+		}
 		return heldBack("Paused", "a person paused this host", "metald pause --off "+s.Host.Name)
 	}
 	if s.deleting() {
@@ -88,7 +95,7 @@ func (s *step) act(ctx context.Context) outcome {
 	}
 	if twins := s.twins(); twins != "" && !s.deleting() {
 		return stuck(metal3.RegistrationError, "DuplicateIdentity",
-			fmt.Errorf("%s has the same boot MAC address or system UUID", twins),
+			fmt.Errorf("%s has the same boot MAC address, system UUID, TPM or serial number", twins),
 			"correct bootMACAddress of one of them, or delete it; neither is touched until then")
 	}
 	work, ok := handlers[state]
@@ -102,7 +109,7 @@ func (s *step) act(ctx context.Context) outcome {
 // twins names another host with the same evidence of identity.
 func (s *step) twins() string {
 	id := s.identity()
-	for _, w := range []string{macWord(s.bootMAC()), uuidWord(id.SystemUUID), ekWord(id.EKSHA256)} {
+	for _, w := range []string{macWord(s.bootMAC()), uuidWord(id.SystemUUID), ekWord(id.EKSHA256), serialWord(s.bmc().Manufacturer, id.SerialNumber)} {
 		if w == "" {
 			continue
 		}
@@ -131,7 +138,7 @@ func (m *Mind) view(ctx context.Context, ns, name string) (*step, error) {
 		}
 	}
 	s := &step{Mind: m, key: ns + "/" + name, at: m.now()}
-	s.Host = h
+	s.Host, s.PausedBy = h, m.pausedBy(h)
 	meta := metav1.ObjectMeta{Namespace: ns, Name: name, OwnerReferences: []metav1.OwnerReference{ownerRef(h)}}
 	s.Progress, err = companion(ctx, m.Store.Progresses(), h.UID, ns, name, func() *v1alpha1.HostProgress {
 		p := &v1alpha1.HostProgress{ObjectMeta: meta}

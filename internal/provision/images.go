@@ -29,7 +29,11 @@ func (m *Mind) image(ctx context.Context, name string) (time.Duration, error) {
 		return 0, nil
 	}
 	verdict, after := condition("Ready", true, "Verified", "files are here and their digests are right"), time.Duration(0)
-	for what, f := range map[string]v1alpha1.File{"UKI": i.Spec.UKI, "root": i.Spec.Root.File} {
+	files := map[string]v1alpha1.File{"UKI": i.Spec.UKI, "root": i.Spec.Root.File}
+	if i.Spec.Loader != nil {
+		files["loader"] = *i.Spec.Loader
+	}
+	for what, f := range files {
 		if err := m.Images.Verify(f); err != nil {
 			verdict = condition("Ready", false, "FilesWrong", what+": "+err.Error()+"; next: metald image import DIR")
 			after = imagePoll

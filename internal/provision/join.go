@@ -165,6 +165,8 @@ func joined(v View) metav1.Condition {
 	switch {
 	case v.Progress.Status.Deployment == nil:
 		return condition(v1alpha1.JoinedCondition, false, "NotDeployed", "")
+	case v.Progress.Status.Deployment.Cluster == "":
+		return condition(v1alpha1.JoinedCondition, false, "NoCluster", "the host runs an image of its user's own")
 	case v.state() == "provisioned" && w == nil:
 		return condition(v1alpha1.JoinedCondition, true, "NodeReady", "node "+v.nodeName()+" of cluster "+v.Progress.Status.Deployment.Cluster+" is Ready")
 	case w != nil:

@@ -333,28 +333,6 @@ func TestDeleteAlwaysEnds(t *testing.T) {
 	}
 }
 
-func TestReleasedHostWaitsForItsErase(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.pool()
-		w.enrol()
-		w.until("provisioned", 5*time.Minute, inState(metal3.StateProvisioned))
-		if err := w.store.Pools().Delete(context.Background(), "default", "workers"); err != nil {
-			t.Fatal(err)
-		}
-		w.until("hold", 5*time.Minute, waitsFor("ErasePending", w))
-		if w.rack.on {
-			t.Error("a released machine still runs")
-		}
-		if _, err := w.store.Hosts().Update(context.Background(), "default", "n1", func(h *metal3.BareMetalHost) error {
-			h.Spec.AutomatedCleaningMode = metal3.CleaningModeDisabled
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-		w.until("available", 5*time.Minute, inState(metal3.StateAvailable))
-	})
-}
-
 func TestTwinsAreLeftAlone(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.enrol()

@@ -3,7 +3,9 @@
 package provision
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +34,7 @@ const (
 	Cleaned   Event = "cleaned"   // what the cleaning mode asks for is done
 	Returned  Event = "returned"  // an adopted host is given over to metald
 	Removed   Event = "removed"   // the object is being deleted
+	Renewed   Event = "renewed"   // a person wants the host's disk written anew
 	Stopped   Event = "stopped"   // the machine is off, or is given up on
 )
 
@@ -43,13 +46,15 @@ const (
 	on        power = "on"
 	off       power = "off"
 	asAsked   power = "as spec.online"
+	asNeeded  power = "as its work needs"
 )
 
-// Boot answers: what a machine gets when it asks the network for a boot file.
+// Boot answers: what a machine is told to boot. It gets a file for the first two when it asks the network.
 const (
 	bootNone    = "none"
 	bootRamdisk = "ramdisk"
 	bootImage   = "image"
+	bootDisk    = "disk"
 )
 
 type stateRow struct {
@@ -57,25 +62,26 @@ type stateRow struct {
 	// limit is how long a host may stay before condition Stalled; 0 where a host may stay for ever.
 	limit time.Duration
 	power power
-	boot  string
+	// boots are the answers that the state's work may order, none where there is none.
+	boots []string
 	// work is what happens inside, for a person.
 	work string
 }
 
 // states is every state with what it wants. A state that is missing here does not exist.
 var states = []stateRow{
-	{metal3.StateNone, time.Minute, untouched, bootNone, "seen for the first time"},
-	{metal3.StateUnmanaged, 0, untouched, bootNone, "no BMC is named yet"},
-	{metal3.StateRegistering, 15 * time.Minute, untouched, bootNone, "dial the BMC, pin its certificate, verify the credentials, read its identity"},
-	{metal3.StateInspecting, 45 * time.Minute, on, bootRamdisk, "boot the ramdisk, prove the TPM, report the hardware"},
-	{metal3.StatePreparing, 15 * time.Minute, untouched, bootNone, "settle what must hold before a claim"},
-	{metal3.StateAvailable, 0, asAsked, bootRamdisk, "fit to be claimed"},
-	{metal3.StateProvisioning, 60 * time.Minute, on, bootImage, "boot the image, release the seed, join the cluster"},
-	{metal3.StateProvisioned, 0, asAsked, bootImage, "running; condition Ready follows the node"},
-	{metal3.StateExternallyProvisioned, 0, asAsked, bootNone, "adopted, untouched"},
-	{metal3.StateDeprovisioning, 60 * time.Minute, off, bootNone, "take back credentials, stop, clean"},
-	{metal3.StatePoweringOffBeforeDelete, 10 * time.Minute, off, bootNone, "stop the machine before letting go"},
-	{metal3.StateDeleting, 5 * time.Minute, untouched, bootNone, "let go"},
+	{metal3.StateNone, time.Minute, untouched, nil, "seen for the first time"},
+	{metal3.StateUnmanaged, 0, untouched, nil, "no BMC is named yet"},
+	{metal3.StateRegistering, 15 * time.Minute, untouched, nil, "dial the BMC, pin its certificate, verify the credentials, read its identity"},
+	{metal3.StateInspecting, 45 * time.Minute, on, []string{bootRamdisk}, "boot the ramdisk, prove the TPM, report the hardware"},
+	{metal3.StatePreparing, 15 * time.Minute, untouched, nil, "settle what must hold before a claim"},
+	{metal3.StateAvailable, 0, asAsked, []string{bootRamdisk}, "fit to be claimed"},
+	{metal3.StateProvisioning, 60 * time.Minute, on, []string{bootRamdisk, bootImage, bootDisk}, "write the image to disk or boot it from the network, release the seed, join the cluster"},
+	{metal3.StateProvisioned, 0, asAsked, []string{bootImage, bootDisk}, "running; condition Ready follows the node"},
+	{metal3.StateExternallyProvisioned, 0, asAsked, nil, "adopted, untouched"},
+	{metal3.StateDeprovisioning, 60 * time.Minute, asNeeded, []string{bootRamdisk}, "drain and remove the node, take back credentials, stop, erase"},
+	{metal3.StatePoweringOffBeforeDelete, 10 * time.Minute, off, nil, "stop the machine before letting go"},
+	{metal3.StateDeleting, 5 * time.Minute, untouched, nil, "let go"},
 }
 
 type transitionRow struct {
@@ -108,6 +114,7 @@ var transitions = []transitionRow{
 	{metal3.StateProvisioning, Released, metal3.StateDeprovisioning, "the claim was taken back"},
 	{metal3.StateProvisioning, Removed, metal3.StateDeprovisioning, "what was begun is undone first"},
 	{metal3.StateProvisioned, Released, metal3.StateDeprovisioning, "the claim was taken back"},
+	{metal3.StateProvisioned, Renewed, metal3.StateProvisioning, "a person wants its disk written anew"},
 	{metal3.StateProvisioned, Removed, metal3.StateDeprovisioning, "what runs is stopped first"},
 	{metal3.StateExternallyProvisioned, Returned, metal3.StateInspecting, "externallyProvisioned was cleared"},
 	{metal3.StateExternallyProvisioned, Removed, metal3.StateDeleting, "an adopted machine is left running"},
@@ -115,6 +122,9 @@ var transitions = []transitionRow{
 	{metal3.StateDeprovisioning, Removed, metal3.StatePoweringOffBeforeDelete, "credentials are taken back"},
 	{metal3.StatePoweringOffBeforeDelete, Stopped, metal3.StateDeleting, "the machine is off, or its BMC is given up on"},
 }
+
+// orders answers whether a state's work may order this answer.
+func (r stateRow) orders(answer string) bool { return slices.Contains(r.boots, answer) }
 
 // row answers a state's row; an unknown state behaves like the first, which touches nothing.
 func row(s State) stateRow {
@@ -154,7 +164,7 @@ func Drawing() string {
 		if r.limit > 0 {
 			limit = fmt.Sprintf("at most %s", strings.TrimSuffix(r.limit.String(), "0s"))
 		}
-		fmt.Fprintf(&b, "    %s: %s (%s; power %s; boot %s)\n", name(r.state), r.state, limit, r.power, r.boot)
+		fmt.Fprintf(&b, "    %s: %s (%s; power %s; boot %s)\n", name(r.state), r.state, limit, r.power, cmp.Or(strings.Join(r.boots, " or "), bootNone))
 	}
 	for _, t := range transitions {
 		fmt.Fprintf(&b, "    %s --> %s: %s\n", name(t.from), name(t.to), t.on)

@@ -9,10 +9,12 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/workqueue"
 
 	"metald.io/metald/api/v1alpha1"
@@ -33,6 +35,7 @@ type Images interface {
 type Cluster interface {
 	Granter
 	Nodes
+	Drainer
 }
 
 // Granter gives and takes back bootstrap credentials.
@@ -47,6 +50,12 @@ type Nodes interface {
 	Version(ctx context.Context) (string, error)
 	Follow(ctx context.Context, f cluster.Follower) error
 	Label(ctx context.Context, node string, labels map[string]string) error
+}
+
+// Drainer takes Nodes out of service.
+type Drainer interface {
+	Cordon(ctx context.Context, node, host string, on bool) error
+	DeleteNode(ctx context.Context, node, host string) error
 }
 
 // BMCs reaches baseboard controllers.
@@ -64,6 +73,11 @@ type Limits struct {
 	Join time.Duration
 	// Poll is how often a quiet host's BMC is asked for its power.
 	Poll time.Duration
+	// DestructivePerHour caps erases, writes to disks that may hold something, and power-offs of what runs, in all of the site;
+	// a negative number is no cap.
+	DestructivePerHour int
+	// Boots caps how many machines boot at once; 0 is no cap.
+	Boots int
 	// Sweep is how often SweepPrefixes are searched for BMCs.
 	Sweep time.Duration
 }
@@ -92,6 +106,7 @@ type Mind struct {
 	images      *mirror[*v1alpha1.Image]
 	clusters    *mirror[*v1alpha1.KubernetesCluster]
 	pools       *mirror[*v1alpha1.NodePool]
+	namespaces  *mirror[*corev1.Namespace]
 	evidence    *index
 
 	queue     workqueue.TypedDelayingInterface[work]
@@ -100,7 +115,12 @@ type Mind struct {
 	follows   *follows
 	asked     sync.Map // host key -> time a boot file was last asked for
 	transfers *transfers
-	sighting  *sightings
+	// pausedPools says of each pool whether it was paused when it was last seen.
+	pausedPools      sync.Map
+	everythingPaused atomic.Bool
+	acts             acts
+	slots            slots
+	sighting         *sightings
 }
 
 // work is one thing to look at: a host, a pool, a cluster or an image.
@@ -157,7 +177,22 @@ func New(c Config) *Mind {
 		m.queue.Add(work{clusterWork, keyOf(c)})
 		m.lookAtPools(c.Namespace) // here, not where its status is written: a pool looks into this mirror
 	})
-	m.pools = newMirror(func(p *v1alpha1.NodePool, _ bool) { m.queue.Add(work{poolWork, keyOf(p)}) })
+	m.pools = newMirror(func(p *v1alpha1.NodePool, _ bool) {
+		m.queue.Add(work{poolWork, keyOf(p)})
+		_, paused := p.Annotations[v1alpha1.PausedAnnotation]
+		if was, _ := m.pausedPools.Swap(keyOf(p), paused); was != paused {
+			m.lookAtHostsOf(p)
+		}
+	})
+	m.namespaces = newMirror(func(n *corev1.Namespace, _ bool) {
+		_, paused := n.Annotations[v1alpha1.PausedAnnotation]
+		if n.Name == v1alpha1.OwnNamespace && m.everythingPaused.Swap(paused) != paused {
+			m.lookAtPools("")
+			for _, h := range m.hosts.all() {
+				m.lookAtHost(keyOf(h))
+			}
+		}
+	})
 	return m
 }
 
@@ -172,6 +207,9 @@ func (m *Mind) indexHost(key string) {
 	if i, ok := m.inventories.get(key); ok && i.Status.Identity != nil {
 		id := i.Status.Identity
 		words = append(words, uuidWord(id.SystemUUID), ekWord(id.EKSHA256))
+		if b := i.Status.BMC; b != nil {
+			words = append(words, serialWord(b.Manufacturer, id.SerialNumber))
+		}
 	}
 	m.evidence.set(key, words...)
 }
@@ -179,6 +217,14 @@ func (m *Mind) indexHost(key string) {
 func macWord(mac string) string { return word("mac", mac) }
 func uuidWord(u string) string  { return word("uuid", u) }
 func ekWord(ek string) string   { return word("ek", ek) }
+
+// serialWord is a serial number of a maker's: two makers may use the same numbers.
+func serialWord(maker, serial string) string {
+	if serial == "" {
+		return ""
+	}
+	return word("serial", maker+"/"+serial)
+}
 
 func word(kind, value string) string {
 	if value == "" {
@@ -191,6 +237,15 @@ func word(kind, value string) string {
 func (m *Mind) lookAtHost(key string) {
 	m.queue.Add(work{hostWork, key})
 	m.wakes.wake(key)
+}
+
+// lookAtHostsOf queues the hosts of a pool.
+func (m *Mind) lookAtHostsOf(p *v1alpha1.NodePool) {
+	for _, h := range m.hosts.all() {
+		if consumes(h, p) {
+			m.lookAtHost(keyOf(h))
+		}
+	}
 }
 
 // lookAtPools queues the pools of a namespace, or all.
@@ -212,6 +267,7 @@ func (m *Mind) Run(ctx context.Context) error {
 	g.Go(func() error { return m.images.run(ctx, s.Images()) })
 	g.Go(func() error { return m.clusters.run(ctx, s.Clusters()) })
 	g.Go(func() error { return m.pools.run(ctx, s.Pools()) })
+	g.Go(func() error { return m.namespaces.run(ctx, s.Namespaces()) })
 	g.Go(func() error { return m.watchSecrets(ctx) })
 	g.Go(func() error { return m.sighting.run(ctx) })
 	g.Go(func() error { return m.sweep(ctx) })
@@ -221,7 +277,7 @@ func (m *Mind) Run(ctx context.Context) error {
 		return nil
 	})
 	for _, synced := range []chan struct{}{m.hosts.synced, m.progress.synced, m.inventories.synced, m.images.synced,
-		m.clusters.synced, m.pools.synced} {
+		m.clusters.synced, m.pools.synced, m.namespaces.synced} {
 		select {
 		case <-synced:
 		case <-ctx.Done():

@@ -34,6 +34,9 @@ func (m *Mind) pool(ctx context.Context, key string) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	if _, paused := p.Annotations[v1alpha1.PausedAnnotation]; paused || m.allPaused() {
+		return 0, nil // it neither claims nor lets go
+	}
 	selector := labels.Everything()
 	if p.Spec.HostSelector != nil {
 		if selector, err = metav1.LabelSelectorAsSelector(p.Spec.HostSelector); err != nil {
@@ -88,7 +91,7 @@ func (m *Mind) poolHosts(p *v1alpha1.NodePool, selector labels.Selector) (mine, 
 		case h.Namespace != p.Namespace || h.DeletionTimestamp != nil:
 		case consumes(h, p):
 			mine = append(mine, h)
-		case h.Spec.ConsumerRef == nil && claimable(h) && selector.Matches(labels.Set(h.Labels)):
+		case h.Spec.ConsumerRef == nil && claimable(h) && selector.Matches(labels.Set(h.Labels)) && m.disksFree(p, h):
 			free = append(free, h)
 		}
 	}
@@ -101,6 +104,12 @@ func (m *Mind) poolHosts(p *v1alpha1.NodePool, selector labels.Selector) (mine, 
 	})
 	sort.Slice(free, func(i, j int) bool { return free[i].Name < free[j].Name })
 	return mine, free
+}
+
+// disksFree answers whether a pool may have a host's disks.
+func (m *Mind) disksFree(p *v1alpha1.NodePool, h *metal3.BareMetalHost) bool {
+	v, ok := m.glance(keyOf(h))
+	return ok && (p.Spec.OverwriteDisks || len(v.disksInUse()) == 0)
 }
 
 func consumes(h *metal3.BareMetalHost, p *v1alpha1.NodePool) bool {
@@ -122,7 +131,7 @@ func (m *Mind) claimFor(ctx context.Context, p *v1alpha1.NodePool, h *metal3.Bar
 		}
 		h.Spec.ConsumerRef = &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "NodePool",
 			Namespace: p.Namespace, Name: p.Name, UID: p.UID}
-		h.Spec.CustomDeploy = &metal3.CustomDeploy{Method: "metald-" + p.Spec.Method}
+		h.Spec.CustomDeploy = &metal3.CustomDeploy{Method: "metald-" + first(p.Spec.Method, "diskless")}
 		h.Spec.Online = true
 		if h.Labels == nil {
 			h.Labels = map[string]string{}

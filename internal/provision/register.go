@@ -148,13 +148,18 @@ func (s *step) rest(ctx context.Context) outcome {
 		return moved(Adopted)
 	case s.claimed():
 		return s.claim(ctx)
+	case s.reinstallAsked():
+		return s.renew(ctx)
 	case s.reinspectionAsked():
 		if err := s.dropAnnotation(ctx, metal3.InspectAnnotationPrefix); err != nil {
 			return failed(metal3.InspectionError, err)
 		}
 		return moved(Doubted)
 	}
-	return s.keepPower(ctx)
+	if out := s.keepPower(ctx); out.waiting != nil || out.err != nil {
+		return out
+	}
+	return s.holdForDisks(false)
 }
 
 func (s *step) reinspectionAsked() bool {
@@ -197,10 +202,12 @@ func (s *step) keepPower(ctx context.Context) outcome {
 	switch {
 	case w.Power == off && p != bmc.Off && !s.mayTouch():
 		return s.holdOff()
+	case w.Power == off && p != bmc.Off && s.lingers():
+		return awaits("a claim, before its ramdisk is switched off", "Lingering", s.since().Add(linger), "", linger)
 	case w.Power == off && p != bmc.Off:
 		return s.switchOff(ctx, c, "spec.online is false")
 	case w.Power == on && p == bmc.Off:
-		if row(s.state()).boot == bootRamdisk {
+		if row(s.state()).orders(bootRamdisk) {
 			return s.bootRamdisk(ctx)
 		}
 		return s.switchOn(ctx, c, "spec.online is true")
@@ -208,10 +215,21 @@ func (s *step) keepPower(ctx context.Context) outcome {
 	return content()
 }
 
+// linger is how long a host that has just been inspected stays in its ramdisk, so that who claims it at once need not boot
+// it again.
+const linger = 15 * time.Second
+
+func (s *step) lingers() bool {
+	return s.state() == metal3.StateAvailable && s.reporting(v1alpha1.RamdiskMode) && s.now().Sub(s.since()) < linger
+}
+
 var errStillOn = errors.New("the BMC accepted the power-off, but still reads On")
 
 // switchOff ends a machine's power and looks again until the BMC reads Off.
 func (s *step) switchOff(ctx context.Context, c *session, why string) outcome {
+	if out := s.countPowerOff(ctx, why); out.err != nil || out.waiting != nil {
+		return out
+	}
 	if out := s.leasePower(ctx, why); out.err != nil {
 		return out
 	}
@@ -252,7 +270,11 @@ func (s *step) switchOn(ctx context.Context, c *session, why string) outcome {
 // leasePower writes who switches, and why, before it is done.
 func (s *step) leasePower(ctx context.Context, why string) outcome {
 	p, err := s.Store.Progresses().Update(ctx, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
-		p.Status.Power = &v1alpha1.PowerLease{Owner: "provision", Reason: why, Epoch: p.Status.Epoch, Since: metav1.NewTime(s.now())}
+		l := &v1alpha1.PowerLease{Owner: "provision", Reason: why, Epoch: p.Status.Epoch, Since: metav1.NewTime(s.now())}
+		if old := p.Status.Power; old != nil && old.Reason == why && old.Epoch == l.Epoch {
+			l.Since, l.Counted = old.Since, old.Counted
+		}
+		p.Status.Power = l
 		return nil
 	})
 	if err != nil {
@@ -262,8 +284,32 @@ func (s *step) leasePower(ctx context.Context, why string) outcome {
 	return content()
 }
 
-// mayTouch answers whether metald may end what runs on the machine: it started it itself, or a person gave it over.
-func (s *step) mayTouch() bool { return s.epoch() > 0 || s.taken() }
+// countPowerOff counts the end of what runs on the machine against the cap, once for each reason and epoch. The ramdisk,
+// and an image that never came up, are nobody's work.
+func (s *step) countPowerOff(ctx context.Context, why string) outcome {
+	a := s.agent()
+	works := s.epoch() == 0 || a.Epoch == s.epoch() && a.Mode == v1alpha1.OSMode
+	if l := s.Progress.Status.Power; !works || l != nil && l.Counted && l.Reason == why && l.Epoch == s.epoch() {
+		return outcome{}
+	}
+	if out := s.spend(ctx, "switch off "+s.Host.Name+", "+why); out.err != nil || out.waiting != nil {
+		return out
+	}
+	if out := s.leasePower(ctx, why); out.err != nil {
+		return out
+	}
+	p, err := s.Store.Progresses().Update(ctx, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
+		if p.Status.Power != nil {
+			p.Status.Power.Counted = true
+		}
+		return nil
+	})
+	if err != nil {
+		return failed(metal3.PowerManagementError, fmt.Errorf("counting a power-off: %w", err))
+	}
+	s.Progress = p
+	return outcome{}
+}
 
 // holdOff waits for a person, because the machine runs something that metald did not start.
 func (s *step) holdOff() outcome {

@@ -22,10 +22,18 @@ func writeStatus(v View, out outcome, now time.Time) {
 		st.Provisioning.ID = string(v.Host.UID)
 	}
 	if d := v.Progress.Status.Deployment; d != nil {
-		st.Provisioning.CustomDeploy = &metal3.CustomDeploy{Method: d.Method}
+		st.Provisioning.CustomDeploy, st.Provisioning.Image = nil, metal3.Image{}
+		if d.Method != "" {
+			st.Provisioning.CustomDeploy = &metal3.CustomDeploy{Method: d.Method}
+		} else if v.Host.Spec.Image != nil && d.Install != nil && d.Install.Written != nil {
+			st.Provisioning.Image = *v.Host.Spec.Image
+		}
+		if d.Install != nil {
+			st.Provisioning.RootDeviceHints = v.Host.Spec.RootDeviceHints
+		}
 		st.Provisioning.BootMode = metal3.UEFI
 	} else {
-		st.Provisioning.CustomDeploy = nil
+		st.Provisioning.CustomDeploy, st.Provisioning.Image, st.Provisioning.RootDeviceHints = nil, metal3.Image{}, nil
 	}
 	switch {
 	case out.err != nil:
@@ -105,6 +113,7 @@ func conditions(v View, out outcome, now time.Time) []metav1.Condition {
 		condition(metal3.HealthyCondition, false, metal3.UnknownHealthReason, "health is not judged yet"),
 		stalledCondition(v, now, waitText),
 		attested(v),
+		erased(v),
 		joined(v),
 	}
 }
@@ -143,6 +152,8 @@ func ready(v View, out outcome) metav1.Condition {
 		return condition(metal3.ReadyCondition, true, metal3.ProvisionedReason, "adopted")
 	case v.state() != metal3.StateProvisioned:
 		return condition(metal3.ReadyCondition, false, metal3.NotProvisionedReason, "state is "+name(v.state()))
+	case node.Reason == "NoCluster" && v.Progress.Status.Waiting == nil:
+		return condition(metal3.ReadyCondition, true, metal3.ProvisionedReason, node.Message)
 	case node.Status != metav1.ConditionTrue:
 		return condition(metal3.ReadyCondition, false, node.Reason, node.Message)
 	}

@@ -16,6 +16,8 @@ type View struct {
 	Host      *metal3.BareMetalHost
 	Progress  *v1alpha1.HostProgress
 	Inventory *v1alpha1.HostInventory
+	// PausedBy is what pauses the host from above: its pool, or all of metald; empty where nothing does.
+	PausedBy string
 }
 
 // state is where the host is. The mind's own record is written first, so it wins over the host's status.
@@ -30,14 +32,35 @@ func (v View) epoch() int64 { return v.Progress.Status.Epoch }
 
 func (v View) deleting() bool { return v.Host.DeletionTimestamp != nil }
 
-// paused answers whether a person stopped all work on the host.
+// paused answers whether a person stopped all work on the host, on its pool, or on everything.
 func (v View) paused() bool {
 	_, paused := v.Host.Annotations[v1alpha1.PausedAnnotation]
-	return paused
+	return paused || v.PausedBy != ""
+}
+
+// allPaused answers whether a person stopped all work on every host.
+func (m *Mind) allPaused() bool { return m.everythingPaused.Load() }
+
+// pausedBy names what pauses a host from above.
+func (m *Mind) pausedBy(h *metal3.BareMetalHost) string {
+	if m.allPaused() {
+		return "all of metald"
+	}
+	if c := h.Spec.ConsumerRef; c != nil && c.Kind == "NodePool" {
+		if p, ok := m.pools.get(c.Namespace + "/" + c.Name); ok {
+			if _, paused := p.Annotations[v1alpha1.PausedAnnotation]; paused {
+				return "NodePool " + keyOf(p)
+			}
+		}
+	}
+	return ""
 }
 
 // taken answers whether a person allows a machine that was found running to be switched.
 func (v View) taken() bool { return v.Host.Annotations[v1alpha1.TakenAnnotation] != "" }
+
+// mayTouch answers whether metald may end what runs on the machine: it started it itself, or a person gave it over.
+func (v View) mayTouch() bool { return v.epoch() > 0 || v.taken() }
 
 // adopted answers whether the host runs something that metald leaves alone.
 func (v View) adopted() bool { return v.Host.Spec.ExternallyProvisioned }
@@ -51,7 +74,17 @@ func (v View) inspectionWaived() bool {
 }
 
 // claimed answers whether somebody says what to run here.
-func (v View) claimed() bool { return v.Host.Spec.CustomDeploy != nil && v.Host.Spec.Online }
+func (v View) claimed() bool {
+	return (v.Host.Spec.CustomDeploy != nil || v.Host.Spec.Image != nil) && v.Host.Spec.Online
+}
+
+// changedMind answers whether the host is no longer told to run what is deployed on it.
+func (v View) changedMind(d *v1alpha1.Deployment) bool {
+	if d.Install != nil && d.Install.Raw != nil {
+		return v.Host.Spec.Image == nil || v.Host.Spec.Image.URL != d.Install.Raw.URL
+	}
+	return v.Host.Spec.CustomDeploy == nil
+}
 
 func (v View) agent() v1alpha1.AgentFacts {
 	if v.Inventory.Status.Agent == nil {
@@ -111,5 +144,8 @@ func (v View) since() time.Time {
 // stalled answers whether the state is past its limit.
 func (v View) stalled(now time.Time) bool {
 	limit := row(v.state()).limit
+	if sign := v.agent().ProgressAt; sign != nil && now.Sub(sign.Time) < stepPatience {
+		return false // a long step that gets on
+	}
 	return limit > 0 && now.Sub(v.since()) > limit
 }

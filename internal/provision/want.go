@@ -15,7 +15,7 @@ import (
 type Want struct {
 	Power power // on, off or untouched
 	Boot  string
-	// Digest is the sha256 of the file for Boot, empty where the machine gets no file.
+	// Digest is the sha256 of the file for Boot, empty where the machine gets no file: it boots from its disk, or not at all.
 	Digest string
 }
 
@@ -24,6 +24,8 @@ func want(v View) Want {
 	r := row(v.state())
 	w := Want{Power: r.power, Boot: bootNone}
 	switch {
+	case r.power == asNeeded:
+		w.Power = untouched // its work switches by itself, step by step
 	case v.paused():
 		w.Power = untouched
 	case r.power == asAsked && v.state() == metal3.StateExternallyProvisioned && !v.taken():
@@ -37,19 +39,23 @@ func want(v View) Want {
 		w.Power = untouched
 	}
 	order := v.Progress.Status.Boot
-	if order != nil && order.Answer == r.boot && order.Epoch == v.epoch() && v.permits(order) {
+	if order != nil && r.orders(order.Answer) && order.Epoch == v.epoch() && v.permits(order) {
 		w.Boot, w.Digest = order.Answer, order.Digest
 	}
 	return w
 }
 
-// permits answers whether a boot order still stands: an image only while it is the one that was deployed.
+// permits answers whether a boot order still stands: an image only while it is the one that was deployed, a disk only
+// while what was deployed lies on it.
 func (v View) permits(order *v1alpha1.BootOrder) bool {
-	if order.Answer != bootImage {
-		return true
-	}
 	d := v.Progress.Status.Deployment
-	return d != nil && d.UKI == order.Digest
+	switch order.Answer {
+	case bootImage:
+		return d != nil && d.UKI == order.Digest
+	case bootDisk:
+		return d != nil && d.Install != nil && d.Install.Written != nil
+	}
+	return true
 }
 
 // bootStep is the next small step of a boot into the network that metald ordered.
@@ -70,6 +76,7 @@ func nextBootStep(v View, answer, digest, mode string, poweredOn bool, now time.
 	order := v.Progress.Status.Boot
 	stands := order != nil && order.Answer == answer && order.Digest == digest && order.Epoch == v.epoch()
 	_, refused := v.result(v1alpha1.RefuseStep)
+	refused = refused && !(answer == bootDisk && v.reporting(mode)) // it came up from its other slot
 	switch {
 	case stands && refused:
 		return stepGiveUp // the machine has refused what it was sent, whatever it said before

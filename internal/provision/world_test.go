@@ -37,6 +37,7 @@ type world struct {
 	down  atomic.Bool          // between two minds nobody answers firmware
 	rack  *rack
 	plane *plane
+	cap   int // of destructive acts an hour; none unless a test says so
 	stop  func()
 }
 
@@ -53,7 +54,7 @@ func inWorld(t *testing.T, play func(w *world)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &world{t: t, store: store, plane: newPlane()}
+		w := &world{t: t, store: store, plane: newPlane(), cap: -1}
 		w.rack = &rack{world: w, password: "right", pin: "aa" + hex64[2:], uuid: testUUID, ek: "ee" + hex64[2:]}
 		w.start()
 		defer func() {
@@ -75,7 +76,7 @@ func (w *world) start() {
 	mind := New(Config{
 		Store: w.store, Images: blobs{}, BMCs: w.rack,
 		Connect: func([]byte, string) (Cluster, error) { return w.plane, nil },
-		Limits:  Limits{Boot: 5 * time.Minute, Join: 10 * time.Minute, Poll: 30 * time.Second},
+		Limits:  Limits{Boot: 5 * time.Minute, Join: 10 * time.Minute, Poll: 30 * time.Second, DestructivePerHour: w.cap},
 		Logger:  slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	w.mind.Store(mind)
@@ -113,10 +114,11 @@ func (w *world) enrol(change ...func(*metal3.BareMetalHost)) {
 }
 
 // pool makes an image, a cluster and a pool that wants one host.
-func (w *world) pool() {
+func (w *world) pool(change ...func(*v1alpha1.NodePool)) {
 	w.t.Helper()
 	ctx := context.Background()
 	_, err := w.store.Images().Create(ctx, &v1alpha1.Image{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: v1alpha1.ImageSpec{
+		Loader:       &v1alpha1.File{SHA256: "44" + hex64[2:], SizeBytes: 1},
 		Architecture: "amd64", KubernetesVersion: "v1.36.3", RootHash: hex64, UKI: v1alpha1.File{SHA256: "11" + hex64[2:], SizeBytes: 1},
 		Root: v1alpha1.RootFile{File: v1alpha1.File{SHA256: "22" + hex64[2:], SizeBytes: 1}, Format: "erofs"}}})
 	if err != nil {
@@ -130,8 +132,12 @@ func (w *world) pool() {
 		Spec: v1alpha1.KubernetesClusterSpec{KubeconfigSecret: "kc"}}); err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err = w.store.Pools().Create(ctx, &v1alpha1.NodePool{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "workers"},
-		Spec: v1alpha1.NodePoolSpec{Replicas: 1, Method: "diskless", Image: "node", Cluster: "prod"}}); err != nil {
+	p := &v1alpha1.NodePool{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "workers"},
+		Spec: v1alpha1.NodePoolSpec{Replicas: 1, Method: "diskless", Image: "node", Cluster: "prod"}}
+	for _, c := range change {
+		c(p)
+	}
+	if _, err = w.store.Pools().Create(ctx, p); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -203,7 +209,8 @@ type rack struct {
 	// deaf firmware never asks; mute agents never report.
 	deaf, mute bool
 	cut        atomic.Bool // the next transfer breaks off
-	refused    int         // sessions that were refused
+	disk       disk
+	refused    int // sessions that were refused
 	offs       int
 }
 
@@ -252,6 +259,19 @@ func (r *rack) Power(context.Context) (bmc.PowerState, error) {
 	}
 	return bmc.Off, nil
 }
+
+// disk is the machine's one drive.
+type disk struct {
+	partitions int
+	holds      string // the ID of what is installed, empty where it does not boot
+	writes     int    // how often an image was written
+	erases     int
+	rotten     bool // what it holds does not verify
+	unerasable bool // every erase fails
+	slow       time.Duration
+}
+
+func (r *rack) NetworkBoot(context.Context) (bmc.BootTarget, error) { return bmc.BootHTTP, nil }
 
 func (r *rack) OneTimeBoot(context.Context) (bmc.BootTarget, error) { return r.once, nil }
 
@@ -310,6 +330,10 @@ func (r *rack) firmware(boot int) (answer pxe.Answer, whole bool) {
 
 // run is one power-on: firmware, then the agent of what was offered.
 func (r *rack) run(boot int) {
+	if r.once == bmc.BootDisk {
+		r.runDisk(boot)
+		return
+	}
 	answer, whole := r.firmware(boot)
 	if !whole {
 		return
@@ -323,6 +347,30 @@ func (r *rack) run(boot int) {
 		hello.Mode, hello.RootHash = v1alpha1.OSMode, hex64
 	}
 	r.agent(boot, hello)
+}
+
+// runDisk starts what the disk holds.
+func (r *rack) runDisk(boot int) {
+	time.Sleep(5 * time.Second)
+	if r.disk.holds == "" || !r.alive(boot) {
+		return
+	}
+	hello := v1alpha1.Hello{Mode: v1alpha1.OSMode, BootID: fmt.Sprint("boot-", boot), SystemUUID: r.uuid, MACs: []string{testMAC}, RootHash: hex64, Slot: "a"}
+	if !r.disk.rotten {
+		r.agent(boot, hello)
+		return
+	}
+	hello.Mode = v1alpha1.InitrdMode
+	if c := r.mind.Load().Identify(hello, r.ek); c.Known && c.Refuse == nil {
+		r.say(c.Host, func(a *v1alpha1.AgentFacts) {
+			a.Mode, a.Epoch = v1alpha1.InitrdMode, c.Epoch
+			a.Refusal = &v1alpha1.Refusal{At: metav1.Now(), Reason: "ImageRefused", Message: "slot a: bad superblock"}
+			a.Steps = []v1alpha1.StepResult{{Step: v1alpha1.RefuseStep, Epoch: c.Epoch, Message: "slot a: bad superblock"}}
+		})
+	}
+	r.mu.Lock()
+	r.on = false
+	r.mu.Unlock()
 }
 
 // agent opens a session as the desk would, and does what it is told.
@@ -340,7 +388,7 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 		return
 	}
 	r.say(c.Host, func(a *v1alpha1.AgentFacts) {
-		*a = v1alpha1.AgentFacts{Mode: hello.Mode, BootID: hello.BootID, Epoch: c.Epoch, Proof: "tpm", EKSHA256: r.ek, Facts: a.Facts, Inspected: a.Inspected}
+		*a = v1alpha1.AgentFacts{FirstSeen: ptrNow(), Slot: hello.Slot, Mode: hello.Mode, BootID: hello.BootID, Epoch: c.Epoch, Proof: "tpm", EKSHA256: r.ek, Facts: a.Facts, Inspected: a.Inspected}
 	})
 	for r.alive(boot) {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -350,12 +398,41 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 			time.Sleep(time.Second)
 			continue
 		}
+		if !r.alive(boot) {
+			break
+		}
 		switch order.Step {
 		case v1alpha1.InspectStep:
 			r.say(c.Host, func(a *v1alpha1.AgentFacts) {
-				a.Facts = &v1alpha1.HostFacts{System: v1alpha1.SystemFacts{UUID: r.uuid}, CPU: v1alpha1.CPUFacts{Architecture: "amd64", Threads: 4}}
+				a.Facts = &v1alpha1.HostFacts{System: v1alpha1.SystemFacts{UUID: r.uuid}, CPU: v1alpha1.CPUFacts{Architecture: "amd64", Threads: 4},
+					Disks: []v1alpha1.DiskFacts{{Name: "nvme0n1", SerialNumber: "D1", SizeBytes: 8 << 30, Partitions: r.disk.partitions}}}
 				a.Inspected = c.Epoch
 			})
+		case v1alpha1.InstallStep:
+			if order.Install.ID != r.disk.holds {
+				r.disk.holds = ""
+				r.disk.writes++
+				time.Sleep(5*time.Second + r.disk.slow)
+				if !r.alive(boot) {
+					return
+				}
+				r.disk.holds, r.disk.partitions, r.disk.rotten = order.Install.ID, 6, false
+			}
+		case v1alpha1.EraseStep:
+			time.Sleep(5 * time.Second)
+			if !r.alive(boot) {
+				return
+			}
+			record := v1alpha1.DriveErasure{Name: order.Erase.Drives[0].Name, SerialNumber: order.Erase.Drives[0].SerialNumber, Method: "overwrite", Verified: "all zero", OK: !r.disk.unerasable}
+			if r.disk.erases++; record.OK {
+				r.disk.holds, r.disk.partitions = "", 0
+			} else {
+				record.Error = "input/output error"
+			}
+			r.say(c.Host, func(a *v1alpha1.AgentFacts) {
+				a.Steps = append(a.Steps, v1alpha1.StepResult{Step: order.Step, Epoch: c.Epoch, OK: record.OK, Erased: []v1alpha1.DriveErasure{record}})
+			})
+			continue
 		case v1alpha1.JoinStep:
 			time.Sleep(10 * time.Second)
 			r.plane.bootstrap(order.Join, hello.BootID)
@@ -382,6 +459,8 @@ func (r *rack) say(host v1alpha1.HostRef, change func(*v1alpha1.AgentFacts)) {
 	}
 }
 
+func ptrNow() *metav1.Time { now := metav1.Now(); return &now }
+
 // plane is a control plane: tokens, requests and Nodes.
 type plane struct {
 	mu       sync.Mutex
@@ -391,7 +470,8 @@ type plane struct {
 	follower cluster.Follower
 	nodes    map[string]cluster.NodeState
 	bootID   string // of the machine that last came with a seed
-	slow     bool   // does not notice that a machine is gone
+	pods     []string
+	slow     bool // does not notice that a machine is gone
 }
 
 func newPlane() *plane {
@@ -460,6 +540,36 @@ func (p *plane) Label(_ context.Context, node string, labels map[string]string) 
 	n.Labels = merged
 	p.nodes[node] = n
 	go p.follower.Node(n, false)
+	return nil
+}
+
+func (p *plane) Cordon(_ context.Context, node, _ string, on bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.nodes[node]
+	n.Unschedulable = on
+	p.nodes[node] = n
+	return nil
+}
+
+func (p *plane) Drain(context.Context, string, string, time.Time) ([]string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.away {
+		return nil, errors.New("connection refused")
+	}
+	return p.pods, nil
+}
+
+func (p *plane) DeleteNode(_ context.Context, node, _ string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.away {
+		return errors.New("connection refused")
+	}
+	n := p.nodes[node]
+	delete(p.nodes, node)
+	go p.follower.Node(n, true)
 	return nil
 }
 
