@@ -7,12 +7,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -78,8 +80,10 @@ func Run(ctx context.Context, o Options) error {
 // Sockets are what a daemon serves on; a nil one is not served.
 type Sockets struct {
 	API, Agents, Boot, Admin net.Listener
-	// DHCP has one socket for each interface of the configuration, in its order.
-	DHCP []net.PacketConn
+	// DHCP has one socket for each interface of the configuration, in its order, and Wires one to hear other DHCP servers there.
+	DHCP  []net.PacketConn
+	Wires []pxe.Wire
+	TFTP  net.PacketConn
 }
 
 // listen opens every socket, or none.
@@ -109,6 +113,16 @@ func listen(c Config, dataDir string) (s Sockets, err error) {
 			return s, fmt.Errorf("opening DHCP on interface %s: %w", i.Name, err)
 		}
 		s.DHCP = append(s.DHCP, conn)
+		wire, err := pxe.ListenWire(i.Name)
+		if err != nil {
+			return s, err
+		}
+		s.Wires = append(s.Wires, wire)
+	}
+	if c.TFTP.Listen != "" {
+		if s.TFTP, err = net.ListenPacket("udp", c.TFTP.Listen); err != nil {
+			return s, fmt.Errorf("opening tftp.listen: %w", err)
+		}
 	}
 	return s, nil
 }
@@ -119,8 +133,15 @@ func (s Sockets) close() {
 			_ = l.Close()
 		}
 	}
-	for _, c := range s.DHCP {
-		_ = c.Close()
+	for _, c := range append(slices.Clone(s.DHCP), s.TFTP) {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+	for _, w := range s.Wires {
+		if c, ok := w.(io.Closer); ok {
+			_ = c.Close()
+		}
 	}
 }
 
@@ -135,6 +156,7 @@ type Daemon struct {
 	pki     *PKI
 	sockets Sockets
 	dhcp    []*pxe.DHCP
+	tftp    *pxe.TFTP
 	log     *slog.Logger
 	// ready is called once everything is served.
 	ready func() error
@@ -168,20 +190,33 @@ func New(o Options, store *inventory.Store, sockets Sockets) (*Daemon, error) {
 			return cluster.Dial(kubeconfig, server)
 		},
 		Limits: provision.Limits{Boot: c.Limits.BootTimeout, Join: c.Limits.JoinTimeout, Poll: c.BMC.PollInterval,
-			Sweep: c.BMC.SweepInterval},
+			Sweep: c.BMC.SweepInterval, DestructivePerHour: c.Limits.DestructiveActsPerHour, Boots: c.Limits.BootsAtOnce},
 		SweepPrefixes: c.BMC.Sweep, Logger: o.Logger, Now: time.Now,
 	})
 	d.Desk = desk.New(desk.Config{
 		Registrar: registrar{d.Mind}, Orders: orders{d.Mind}, Inventories: store.Inventories(), Lookout: d.Mind, Logger: o.Logger, Now: time.Now,
 	})
-	for _, i := range c.DHCP.Interfaces {
+	loaders, err := readLoaders(c.TFTP)
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range c.DHCP.Interfaces {
 		subnet := pxe.Subnet{Interface: i.Name, Server: i.Server, Prefix: i.Subnet, First: i.Range.First, Last: i.Range.Last,
-			Router: i.Router, DNS: i.DNS, LeaseTime: i.LeaseTime, BootURL: c.Boot.URL, AgentURL: c.Agents.URL}
+			Router: i.Router, DNS: i.DNS, LeaseTime: i.LeaseTime, BootURL: c.Boot.URL, AgentURL: c.Agents.URL,
+			Loaders: map[string]string{}}
+		for _, l := range loaders {
+			subnet.Loaders[l.Arch] = l.Name
+		}
 		if err := subnet.Validate(); err != nil {
 			return nil, err
 		}
-		d.dhcp = append(d.dhcp, pxe.NewDHCP(subnet, d.Mind, leases{store.Records("leases")}, d.Mind, o.Logger))
+		server := pxe.NewDHCP(subnet, d.Mind, leases{store.Records("leases")}, d.Mind, o.Logger)
+		if n < len(sockets.Wires) {
+			server.Guard(sockets.Wires[n], i.BesideOthers)
+		}
+		d.dhcp = append(d.dhcp, server)
 	}
+	d.tftp = pxe.NewTFTP(loaders, holders(d.dhcp).host, o.Logger)
 	return d, nil
 }
 
@@ -201,8 +236,11 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	for i, server := range d.dhcp {
 		g.Go(func() error { return server.Serve(ctx, d.sockets.DHCP[i]) })
 	}
+	if conn := d.sockets.TFTP; conn != nil {
+		g.Go(func() error { return d.tftp.Serve(ctx, conn) })
+	}
 	if l := d.sockets.Boot; l != nil {
-		serveHTTP(ctx, g, l, pxe.NewFiles(d.Images, transfers{d.Mind, d.dhcp}, d.log))
+		serveHTTP(ctx, g, l, pxe.NewFiles(d.Images, transfers{d.Mind, holders(d.dhcp)}, d.log))
 	}
 	if l := d.sockets.Agents; l != nil {
 		pair, err := tls.X509KeyPair(d.pki.Certificate, d.pki.Key)

@@ -67,8 +67,8 @@ func (s *step) register(ctx context.Context) outcome {
 func (s *step) pin(ctx context.Context, address bmc.Address) error {
 	accepted := strings.ToLower(s.Host.Annotations[v1alpha1.BMCCertificateAnnotation])
 	pinned := s.identity().BMCCertificateSHA256
-	if address.Plain || pinned != "" && (accepted == "" || accepted == pinned) {
-		return nil // plain HTTP, spelt out in the address, has no certificate
+	if !address.Certified() || pinned != "" && (accepted == "" || accepted == pinned) {
+		return nil // IPMI, and plain HTTP spelt out in the address, have no certificate
 	}
 	shown, _, err := s.BMCs.Certificate(ctx, address)
 	if err != nil {
@@ -115,12 +115,16 @@ func (s *step) keepIdentity(ctx context.Context, id bmc.Identity) outcome {
 				"delete the host and import it again, or correct spec.bmc.address")
 		}
 	}
+	driver := "redfish"
+	if a, err := bmc.ParseAddress(s.Host.Spec.BMC.Address); err == nil && a.IPMI() {
+		driver = "ipmi"
+	}
 	err := s.changeInventory(ctx, func(i *v1alpha1.HostInventoryStatus) {
 		i.Identity.SystemUUID = strings.ToLower(first(i.Identity.SystemUUID, id.SystemUUID))
 		i.Identity.SerialNumber = first(i.Identity.SerialNumber, id.SerialNumber)
 		i.Identity.BootMAC = s.bootMAC()
 		b := i.BMC
-		b.Driver, b.Manufacturer, b.Model, b.SerialNumber = "redfish", id.Manufacturer, id.Model, id.SerialNumber
+		b.Driver, b.Manufacturer, b.Model, b.SerialNumber = driver, id.Manufacturer, id.Model, id.SerialNumber
 		b.SystemUUID, b.BIOSVersion, b.BMCVersion = strings.ToLower(id.SystemUUID), id.BIOSVersion, id.BMCVersion
 		b.CertificateSHA256, b.Error = i.Identity.BMCCertificateSHA256, ""
 	})
