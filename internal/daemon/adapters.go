@@ -93,29 +93,50 @@ func (l leases) Remove(ctx context.Context, lease pxe.Lease) error {
 	return l.records.Delete(ctx, lease.Key())
 }
 
+// readLoaders takes in what TFTP serves; nothing while it is closed.
+func readLoaders(c TFTPConfig) (loaders []pxe.Loader, err error) {
+	if c.Listen == "" {
+		return nil, nil
+	}
+	for _, l := range c.Loaders.all() {
+		if l[1] == "" {
+			continue
+		}
+		loader, err := pxe.ReadLoader(l[0], l[1])
+		if err != nil {
+			return nil, fmt.Errorf("reading tftp.loaders.%s of the configuration: %w", l[0], err)
+		}
+		loaders = append(loaders, loader)
+	}
+	return loaders, nil
+}
+
+// holders are the DHCP servers, who know which host holds an address.
+type holders []*pxe.DHCP
+
+func (h holders) host(ip netip.Addr) (string, bool) {
+	for _, d := range h {
+		if host, ok := d.Holder(ip); ok {
+			return host, true
+		}
+	}
+	return "", false
+}
+
 // transfers tells the mind which host a boot file goes to: the one that holds the address.
 type transfers struct {
 	mind *provision.Mind
-	dhcp []*pxe.DHCP
+	holders
 }
 
 func (t transfers) Began(ip netip.Addr, digest string) {
-	if host := t.host(ip); host != "" {
+	if host, _ := t.host(ip); host != "" {
 		t.mind.TransferBegan(host, digest)
 	}
 }
 
 func (t transfers) Ended(ip netip.Addr, digest string, whole bool) {
-	if host := t.host(ip); host != "" {
+	if host, _ := t.host(ip); host != "" {
 		t.mind.TransferEnded(host, digest, whole)
 	}
-}
-
-func (t transfers) host(ip netip.Addr) string {
-	for _, d := range t.dhcp {
-		if host, ok := d.Holder(ip); ok {
-			return host
-		}
-	}
-	return ""
 }

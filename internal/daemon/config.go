@@ -33,6 +33,7 @@ type Config struct {
 	Agents     AgentsConfig `yaml:"agents"`
 	Boot       BootConfig   `yaml:"boot"`
 	DHCP       DHCPConfig   `yaml:"dhcp"`
+	TFTP       TFTPConfig   `yaml:"tftp"`
 	BMC        BMCConfig    `yaml:"bmc"`
 	Limits     LimitsConfig `yaml:"limits"`
 	Log        LogConfig    `yaml:"log"`
@@ -83,6 +84,27 @@ type DHCPInterface struct {
 	DNS []netip.Addr `yaml:"dns"`
 	// LeaseTime is how long an address is lent.
 	LeaseTime time.Duration `yaml:"leaseTime"`
+	// BesideOthers lets metald answer here although another DHCP server does. Unsafe unless ranges and hosts are kept apart.
+	BesideOthers bool `yaml:"besideOthers"`
+}
+
+// TFTPConfig is the TFTP server that PXE firmware fetches its first loader from. Firmware that boots over HTTP needs none.
+type TFTPConfig struct {
+	// Listen is the address and port; empty closes the server.
+	Listen string `yaml:"listen"`
+	// Loaders are the files that it serves, and all that it serves.
+	Loaders LoadersConfig `yaml:"loaders"`
+}
+
+// LoadersConfig has a UEFI network boot program for each architecture, such as iPXE's snponly.efi; none where empty.
+type LoadersConfig struct {
+	AMD64 string `yaml:"amd64"`
+	ARM64 string `yaml:"arm64"`
+}
+
+// all are the loaders by architecture, in a fixed order.
+func (l LoadersConfig) all() [][2]string {
+	return [][2]string{{"amd64", l.AMD64}, {"arm64", l.ARM64}}
 }
 
 // AddressRange is inclusive at both ends; in the file it reads "172.22.0.100-172.22.0.199".
@@ -114,13 +136,18 @@ type BMCConfig struct {
 	SweepInterval time.Duration `yaml:"sweepInterval"`
 }
 
-// LimitsConfig bounds what metald waits for. How long a host may stay in a state is part of the state table, not of the
+// LimitsConfig bounds what metald waits for, and what it does at a time. How long a host may stay in a state is part of the state table, not of the
 // configuration.
 type LimitsConfig struct {
 	// BootTimeout is how long a boot that was ordered may take until the agent speaks.
 	BootTimeout time.Duration `yaml:"bootTimeout"`
 	// JoinTimeout is how long a bootstrap token lives, at most ten minutes.
 	JoinTimeout time.Duration `yaml:"joinTimeout"`
+	// DestructiveActsPerHour caps erases, image writes and power-offs of running hosts, all hosts together: 0 is none allowed,
+	// -1 no cap.
+	DestructiveActsPerHour int `yaml:"destructiveActsPerHour"`
+	// BootsAtOnce is how many hosts may be on their way from power-on to their agent; 0 is no limit.
+	BootsAtOnce int `yaml:"bootsAtOnce"`
 }
 
 // LogConfig is how the daemon speaks to its operator.
@@ -142,6 +169,8 @@ func DefaultConfig() Config {
 			// A server with 2 TB of memory takes more than ten minutes to train it before it asks the network for anything.
 			BootTimeout: 20 * time.Minute,
 			JoinTimeout: cluster.MaxGrant,
+			// Enough for a person's work on a few hosts, too few for a mistake to reach a whole rack within the hour.
+			DestructiveActsPerHour: 20,
 		},
 		Log: LogConfig{Format: "text", Level: "info"},
 	}
@@ -175,8 +204,14 @@ func parseConfig(file string, data []byte) (Config, error) {
 	return c, nil
 }
 
+// debianLoader is where Debian's package ipxe has the loader that runs on any UEFI network driver.
+const debianLoader = "/usr/lib/ipxe/snponly.efi"
+
 // complete derives what follows from what was said.
 func (c *Config) complete() {
+	if c.TFTP.Listen != "" && c.TFTP.Loaders == (LoadersConfig{}) {
+		c.TFTP.Loaders.AMD64 = debianLoader
+	}
 	if c.Agents.URL == "" {
 		c.Agents.URL = deriveURL("https", c.Agents.Listen, "443", c.DHCP)
 	}

@@ -5,6 +5,7 @@ package daemon
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -57,6 +58,17 @@ func TestConfigErrors(t *testing.T) {
 		{"sweep of a host", head + "bmc:\n  sweep: [10.0.0.0/24, 10.0.1.5/24]\n", []string{"4: bmc.sweep[1]: 10.0.1.5/24 has host bits set: want 10.0.1.0/24"}},
 		{"log level", head + "log: {level: loud}\n", []string{`3: log.level: "loud": want debug, info, warn or error`}},
 		{"no time to boot", head + "limits: {bootTimeout: 0s}\n", []string{"3: limits.bootTimeout: 0s is too short: want at least 1s"}},
+		{"less than no cap", head + "limits: {destructiveActsPerHour: -2}\n", []string{
+			"3: limits.destructiveActsPerHour: -2: want a number of acts, 0 for none allowed, or -1 for no cap"}},
+		{"fewer than no boots", head + "limits: {bootsAtOnce: -1}\n", []string{"3: limits.bootsAtOnce: -1: want a number of hosts, or 0 for no limit"}},
+		{"half an act", head + "limits: {destructiveActsPerHour: 1.5}\n", []string{`3: limits.destructiveActsPerHour: "1.5" is not a int`}},
+		{"TFTP without a port", head + "tftp: {listen: 172.22.0.1}\n", []string{`3: tftp.listen: "172.22.0.1" is not address:port`}},
+		{"loader that nobody serves", head + "tftp:\n  loaders: {amd64: /boot.efi}\n", []string{
+			"4: tftp.loaders.amd64: is given, but tftp.listen is empty: nobody would serve it"}},
+		{"loader somewhere", head + "tftp:\n  listen: :69\n  loaders: {arm64: boot.efi}\n", []string{
+			`5: tftp.loaders.arm64: "boot.efi": want an absolute path`}},
+		{"loader for a strange machine", head + "tftp:\n  listen: :69\n  loaders: {riscv: /boot.efi}\n", []string{
+			`5: unknown key "tftp.loaders.riscv": known here are amd64, arm64`}},
 		{"not a range", strings.Replace(dhcp, "172.22.0.100-172.22.0.199", "172.22.0.100", 1),
 			[]string{`11: dhcp.interfaces[0].range: "172.22.0.100" is not a range: want first-last, as 172.22.0.100-172.22.0.199`}},
 		{"range upside down", strings.Replace(dhcp, "100-172.22.0.199", "199-172.22.0.100", 1), []string{"11: dhcp.interfaces[0].range: 172.22.0.199 is after 172.22.0.100"}},
@@ -120,11 +132,12 @@ func TestConfigWhole(t *testing.T) {
 			Range:     AddressRange{First: netip.MustParseAddr("172.22.0.100"), Last: netip.MustParseAddr("172.22.0.199")},
 			Router:    netip.MustParseAddr("172.22.0.254"),
 			DNS:       []netip.Addr{netip.MustParseAddr("10.0.0.53"), netip.MustParseAddr("10.0.0.54")},
-			LeaseTime: 10 * time.Minute,
+			LeaseTime: 10 * time.Minute, BesideOthers: true,
 		}}},
+		TFTP: TFTPConfig{Listen: ":69", Loaders: LoadersConfig{AMD64: "/usr/lib/ipxe/ipxe.efi", ARM64: "/opt/ipxe/arm64/snponly.efi"}},
 		BMC: BMCConfig{PollInterval: 5 * time.Second, Sweep: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")},
 			SweepInterval: 15 * time.Minute},
-		Limits: LimitsConfig{BootTimeout: 5 * time.Minute, JoinTimeout: 6 * time.Minute},
+		Limits: LimitsConfig{BootTimeout: 5 * time.Minute, JoinTimeout: 6 * time.Minute, DestructiveActsPerHour: -1, BootsAtOnce: 2},
 		Log:    LogConfig{Format: "json", Level: "debug"},
 	}
 	if diff := cmp.Diff(want, got, cmpAddr); diff != "" {
@@ -162,12 +175,55 @@ func TestConfigExampleUncommented(t *testing.T) {
 	if len(got.DHCP.Interfaces) != 1 || len(got.BMC.Sweep) != 1 || len(got.API.Names) != 2 {
 		t.Errorf("uncommented example lost something: %+v", got)
 	}
-	got.DHCP, got.BMC.Sweep, got.API.Names = DHCPConfig{}, nil, nil
+	if got.TFTP.Listen != ":69" || got.TFTP.Loaders.ARM64 == "" {
+		t.Errorf("uncommented example lost TFTP: %+v", got.TFTP)
+	}
+	if got.TFTP.Loaders.AMD64 != debianLoader {
+		t.Errorf("the loader that deploy/metald.yaml tells: got %s, want the default %s", got.TFTP.Loaders.AMD64, debianLoader)
+	}
+	if i := got.DHCP.Interfaces[0]; i.BesideOthers || i.LeaseTime != time.Hour {
+		t.Errorf("the example tells besideOthers %v and leaseTime %s, want the defaults false and 1h", i.BesideOthers, i.LeaseTime)
+	}
+	got.DHCP, got.TFTP, got.BMC.Sweep, got.API.Names = DHCPConfig{}, TFTPConfig{}, nil, nil
 	want := DefaultConfig()
 	want.Agents = AgentsConfig{Listen: "172.22.0.1:9443", URL: "https://172.22.0.1:9443"}
 	want.Boot = BootConfig{Listen: "172.22.0.1:80", URL: "http://172.22.0.1"}
 	if diff := cmp.Diff(want, got, cmpAddr); diff != "" {
 		t.Errorf("the defaults that deploy/metald.yaml tells (-true +told):\n%s", diff)
+	}
+}
+
+// TFTP that is opened without a word about loaders serves Debian's.
+func TestConfigLoader(t *testing.T) {
+	for file, want := range map[string]LoadersConfig{
+		"":                        {},
+		"tftp: {listen: ':69'}\n": {AMD64: debianLoader},
+		"tftp: {listen: ':69', loaders: {arm64: /a.efi}}\n": {ARM64: "/a.efi"},
+	} {
+		got, err := parseConfig("c.yaml", []byte(head+file))
+		if err != nil || got.TFTP.Loaders != want {
+			t.Errorf("%q: got %+v, %v; want %+v", file, got.TFTP.Loaders, err, want)
+		}
+	}
+}
+
+// A loader that is not there stops the daemon with the key and the package to install; what TFTP does not serve is not looked at.
+func TestReadLoaders(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "snponly.efi")
+	_, err := readLoaders(TFTPConfig{Listen: ":69", Loaders: LoadersConfig{AMD64: none}})
+	want := "reading tftp.loaders.amd64 of the configuration: loader " + none + " does not exist: Debian's package ipxe has"
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got  %v\nwant %s ...", err, want)
+	}
+	if got, err := readLoaders(TFTPConfig{Loaders: LoadersConfig{AMD64: none}}); len(got) != 0 || err != nil {
+		t.Errorf("closed: got %v, %v; want nothing", got, err)
+	}
+	if err := os.WriteFile(none, []byte("MZ"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readLoaders(TFTPConfig{Listen: ":69", Loaders: LoadersConfig{AMD64: none, ARM64: none}})
+	if err != nil || len(got) != 2 || got[0].Name == got[1].Name {
+		t.Errorf("two architectures: got %v, %v; want two loaders of different names", got, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,6 +62,12 @@ func (c *Config) check(file string, at lines) error {
 	if c.Limits.JoinTimeout > cluster.MaxGrant {
 		bad("limits.joinTimeout", "%s is too long for a bootstrap token: want at most %s", c.Limits.JoinTimeout, cluster.MaxGrant)
 	}
+	if c.Limits.DestructiveActsPerHour < -1 {
+		bad("limits.destructiveActsPerHour", "%d: want a number of acts, 0 for none allowed, or -1 for no cap", c.Limits.DestructiveActsPerHour)
+	}
+	if c.Limits.BootsAtOnce < 0 {
+		bad("limits.bootsAtOnce", "%d: want a number of hosts, or 0 for no limit", c.Limits.BootsAtOnce)
+	}
 	if !slices.Contains([]string{"text", "json"}, c.Log.Format) {
 		bad("log.format", "%q: want text or json", c.Log.Format)
 	}
@@ -95,6 +102,7 @@ func (c *Config) checkDoors(bad func(path, format string, args ...any)) {
 		}
 		listens[l.listen] = l.path
 	}
+	c.TFTP.check(bad)
 	checkURL("agents.url", c.Agents.URL, "https", bad)
 	checkURL("boot.url", c.Boot.URL, "http", bad)
 	if len(c.DHCP.Interfaces) == 0 {
@@ -106,6 +114,21 @@ func (c *Config) checkDoors(bad func(path, format string, args ...any)) {
 	}
 	if c.Agents.URL == "" {
 		bad("agents.url", "must be given: DHCP is on, and agents.listen does not say which address machines reach")
+	}
+}
+
+// check leaves the files themselves to the start: other commands read the configuration too.
+func (t TFTPConfig) check(bad func(path, format string, args ...any)) {
+	if t.Listen != "" {
+		checkListen("tftp.listen", t.Listen, bad)
+	}
+	for _, l := range t.Loaders.all() {
+		switch {
+		case l[1] != "" && !filepath.IsAbs(l[1]):
+			bad("tftp.loaders."+l[0], "%q: want an absolute path", l[1])
+		case l[1] != "" && t.Listen == "":
+			bad("tftp.loaders."+l[0], "is given, but tftp.listen is empty: nobody would serve it")
+		}
 	}
 }
 

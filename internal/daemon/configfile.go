@@ -103,7 +103,9 @@ func (w *walk) node(n *yaml.Node, t reflect.Type, path string) {
 			w.problem(n.Line, "%s: want one value", path)
 			return
 		}
-		if err := n.Decode(reflect.New(t).Interface()); err != nil {
+		// The decoder would cut 1.5 to a whole number.
+		broken := t.Kind() == reflect.Int && n.ShortTag() != "!!int"
+		if err := n.Decode(reflect.New(t).Interface()); err != nil || broken {
 			w.problem(n.Line, "%s: %q is not a %s", path, n.Value, t)
 		}
 	}
