@@ -53,26 +53,43 @@ func TestSpec(t *testing.T) {
 func TestArguments(t *testing.T) {
 	r := testRack(t)
 	r.Dir = filepath.Join(r.Dir, "a dir, with a comma")
-	m := &Machine{rack: r, spec: r.Spec(0)}
 	for _, c := range []struct {
-		once string
-		want bool
-	}{{bootHTTP, true}, {bootNone, false}, {bootDisk, false}} {
+		machine   int
+		once      string
+		wantFirst bool
+		wantDisk  string
+	}{
+		{0, bootHTTP, true, "virtio-blk-pci"}, {0, bootNone, false, "virtio-blk-pci"}, {0, bootDisk, false, "virtio-blk-pci"}, {0, bootPXE, false, "virtio-blk-pci"},
+		{1, bootPXE, true, "virtio-blk-pci"}, {1, bootNone, false, "virtio-blk-pci"}, {1, bootHTTP, false, "virtio-blk-pci"},
+		{2, bootPXE, true, "nvme"}, {2, bootDisk, false, "nvme"},
+	} {
+		m := &Machine{rack: r, spec: r.Spec(c.machine)}
 		arguments := m.arguments(c.once)
-		var nic string
+		var nic, disk, pxe string
 		for _, a := range arguments {
-			if strings.HasPrefix(a, "virtio-net-pci") {
+			switch {
+			case strings.HasPrefix(a, "virtio-net-pci"):
 				nic = a
+			case strings.Contains(a, "id=disk0"):
+				disk = a
+			case strings.Contains(a, "IPv4PXESupport"):
+				pxe = a
 			}
 			if strings.Contains(a, "with a comma") && !strings.Contains(a, "a dir,, with a comma") {
 				t.Errorf("a comma in a path would end the value: %s", a)
 			}
 		}
-		if got := strings.Contains(nic, "bootindex=0"); got != c.want {
-			t.Errorf("one-time boot %s: network device is %q, first in the boot list: %t, want %t", c.once, nic, got, c.want)
+		if got := strings.Contains(nic, "bootindex=0"); got != c.wantFirst {
+			t.Errorf("%s, one-time boot %s: network device is %q, first in the boot list: %t, want %t", m.spec.Name, c.once, nic, got, c.wantFirst)
 		}
 		if !strings.Contains(nic, "romfile=,") {
 			t.Errorf("QEMU's own boot ROM is not taken away: %s", nic)
+		}
+		if !strings.HasPrefix(disk, c.wantDisk+",") || !strings.Contains(disk, "serial="+m.spec.DiskSerial()+",") {
+			t.Errorf("%s: the disk is %q, want a %s with serial number %s", m.spec.Name, disk, c.wantDisk, m.spec.DiskSerial())
+		}
+		if got := strings.HasSuffix(pxe, "string=y"); got != (m.spec.Network == bootPXE) {
+			t.Errorf("%s boots by %s, and its firmware is told %s", m.spec.Name, m.spec.Network, pxe)
 		}
 	}
 }

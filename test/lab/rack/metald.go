@@ -33,10 +33,17 @@ dhcp:
     server: ` + Gateway + `
     subnet: ` + Prefix + `
     range: ` + RangeFirst + `-` + RangeLast + `
+tftp:
+  listen: ` + Gateway + `:69
 bmc:
   pollInterval: 5s
   sweep: [` + BMCs + `]
   sweepInterval: 1m
+limits:
+  # The lab's disks are written and erased again and again.
+  destructiveActsPerHour: 200
+  # Two cores emulate two machines.
+  bootsAtOnce: 2
 `
 
 // ConfigFile is the rack's configuration of metald.

@@ -29,7 +29,7 @@ const (
 	// BMCs has the addresses of all BMCs, the stranger's too, and nothing else: it is what metald sweeps.
 	BMCs = "172.22.0.8/29"
 	// StrangerBMC is a BMC that nobody lists. It must meet nothing but reads of its service root.
-	StrangerBMC = "172.22.0.15"
+	StrangerBMC = "172.22.0.14"
 	firstBMC    = 10
 )
 
