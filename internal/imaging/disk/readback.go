@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package disk
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"hash/maphash"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// digest reads the spans in order and returns the digest of their bytes in hex. The disk is read ahead of the hashing.
+func (t *target) digest(ctx context.Context, h hash.Hash, spans ...span) (string, error) {
+	group, ctx := errgroup.WithContext(ctx)
+	full := make(chan []byte, 2)
+	group.Go(func() error {
+		defer close(full)
+		for _, s := range spans {
+			for at := int64(0); at < s.size; at += bufferSize {
+				if err := context.Cause(ctx); err != nil {
+					return err
+				}
+				n := min(bufferSize, s.size-at)
+				b := t.buffer()
+				if _, err := t.ReadAt(b[:roundUp(n, t.sector)], s.off+at); err != nil {
+					t.pool <- b
+					return fmt.Errorf("reading back %s at byte %d: %w", t.name, s.off+at, err)
+				}
+				full <- b[:n]
+			}
+		}
+		return nil
+	})
+	group.Go(func() error {
+		for b := range full {
+			h.Write(b)
+			t.meter.add(int64(len(b)))
+			t.pool <- b
+		}
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// compare reads everything back that a record says was written.
+func (t *target) compare(ctx context.Context, rec *record) error {
+	group, ctx := errgroup.WithContext(ctx)
+	todo := make(chan piece)
+	group.Go(func() error {
+		defer close(todo)
+		for _, p := range rec.sorted() {
+			select {
+			case todo <- p:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	})
+	for range writers {
+		group.Go(func() error {
+			for p := range todo {
+				if err := t.comparePiece(ctx, rec, p); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (t *target) comparePiece(ctx context.Context, rec *record, p piece) error {
+	b := t.buffer()
+	defer func() { t.pool <- b }()
+	for at := int64(0); at < p.size; at += bufferSize {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		got := b[:min(bufferSize, p.size-at)] // only zeros are longer than a buffer
+		if _, err := t.ReadAt(got, p.off+at); err != nil {
+			return fmt.Errorf("reading back %s at byte %d: %w", t.name, p.off+at, err)
+		}
+		if p.zero && !isZero(got) || !p.zero && maphash.Bytes(rec.seed, got) != p.sum {
+			return &ReadBackError{Disk: t.name, What: fmt.Sprintf("the %d bytes at %d differ", len(got), p.off+at)}
+		}
+		t.meter.add(int64(len(got)))
+	}
+	return nil
+}
+
+func isZero(b []byte) bool {
+	for len(b) > 0 {
+		n := min(len(b), len(zeros))
+		if !bytes.Equal(b[:n], zeros[:n]) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
+}
