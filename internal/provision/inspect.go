@@ -151,7 +151,11 @@ func hardwareDetails(f *v1alpha1.HostFacts, bootMAC string) *metal3.HardwareDeta
 	}
 	for _, k := range f.Disks {
 		disk := metal3.Storage{Name: "/dev/" + k.Name, Rotational: k.Rotational, SizeBytes: metal3.Capacity(k.SizeBytes), Vendor: k.Vendor,
-			Model: k.Model, SerialNumber: k.SerialNumber, WWN: k.WWN, HCTL: k.HCTL, Type: metal3.SSD}
+			Model: k.Model, SerialNumber: k.SerialNumber, WWN: k.WWN, HCTL: k.HCTL, Type: metal3.SSD,
+			WWNVendorExtension: k.WWNVendorExtension, AlternateNames: k.Links}
+		if k.WWNVendorExtension != "" {
+			disk.WWNWithExtension = k.WWN + strings.TrimPrefix(k.WWNVendorExtension, "0x")
+		}
 		switch {
 		case k.Transport == "nvme":
 			disk.Type = metal3.NVME

@@ -45,8 +45,8 @@ func (r *reader) disk(name, dir string) v1alpha1.DiskFacts {
 		Model:        r.line(dir + "/device/model"),
 		Vendor:       r.line(dir + "/device/vendor"),
 		SerialNumber: first(r.line(dir+"/device/serial"), r.line(dir+"/serial"), r.vpdSerial(dir+"/device/vpd_pg80")),
-		WWN:          first(r.line(dir+"/wwid"), r.line(dir+"/device/wwid")),
 	}
+	disk.WWN, disk.WWNVendorExtension = splitWWN(first(r.line(dir+"/wwid"), r.line(dir+"/device/wwid")))
 	if strings.HasPrefix(disk.Vendor, "0x") {
 		disk.Vendor = "" // virtio puts a PCI id here
 	}
@@ -63,6 +63,9 @@ func (r *reader) disk(name, dir string) v1alpha1.DiskFacts {
 		}
 	}
 	disk.Transport = transport(name, path)
+	if link := r.byPath(name, dir, path, disk.PCIAddress); link != "" {
+		disk.Links = []string{link}
+	}
 	entries, err := os.ReadDir(r.path(dir))
 	if err != nil {
 		r.problem("reading the partitions of %s: %v", name, err)

@@ -65,6 +65,8 @@ func TestDisks(t *testing.T) {
 		"sys/devices/pci0000:00/0000:00:01.0/0000:5e:00.0/nvme/nvme0/serial":                            "N42\n",
 		"sys/devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sda/size":             "4096\n",
 		"sys/devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sda/queue/rotational": "1\n",
+		"sys/devices/pci0000:00/0000:00:17.0/ata1/ata_port/ata1/port_no":                                "3\n",
+		"sys/devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/wwid":                       "naa.6001405a1b2c3d4e5f60718293a4b5c6\n",
 		"sys/devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/model":                      "Slow One\n",
 		"sys/devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/vendor":                     "ATA     \n",
 		"sys/devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/vpd_pg80":                   "\x00\x80\x00\x06  S42 ",
@@ -80,8 +82,10 @@ func TestDisks(t *testing.T) {
 	link(t, root, sata+"/device", filepath.Dir(filepath.Dir(sata)))
 	got, err := (&reader{root: root}).disks()
 	want := []v1alpha1.DiskFacts{
-		{Name: "nvme0n1", SizeBytes: 1 << 20, Transport: "nvme", Model: "Fast One", SerialNumber: "N42", WWN: "eui.01", PCIAddress: "0000:5e:00.0", Partitions: 2},
-		{Name: "sda", SizeBytes: 2 << 20, Rotational: true, Transport: "sata", Model: "Slow One", Vendor: "ATA", SerialNumber: "S42", PCIAddress: "0000:00:17.0", HCTL: "0:0:0:0"},
+		{Name: "nvme0n1", SizeBytes: 1 << 20, Transport: "nvme", Model: "Fast One", SerialNumber: "N42", WWN: "eui.01", PCIAddress: "0000:5e:00.0", Partitions: 2,
+			Links: []string{"/dev/disk/by-path/pci-0000:5e:00.0-nvme-1"}},
+		{Name: "sda", SizeBytes: 2 << 20, Rotational: true, Transport: "sata", Model: "Slow One", Vendor: "ATA", SerialNumber: "S42", PCIAddress: "0000:00:17.0", HCTL: "0:0:0:0",
+			WWN: "0x6001405a1b2c3d4e", WWNVendorExtension: "0x5f60718293a4b5c6", Links: []string{"/dev/disk/by-path/pci-0000:00:17.0-ata-3"}},
 	}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
