@@ -3,9 +3,11 @@
 package diskless
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,7 +35,7 @@ func Memory(dir string, root Root) error {
 // Map puts the root file at path under dm-verity and mounts it read-only at target. It needs the modules loop, dm-verity
 // and the file system's. Whatever dm-verity or the file system refuses is a *MismatchError.
 func Map(path string, root Root, target string) error {
-	args, err := veritySettings(path, root)
+	args, err := veritySettings(path, root.HashOffset, root)
 	if err != nil {
 		return err
 	}
@@ -42,6 +44,22 @@ func Map(path string, root Root, target string) error {
 		return fmt.Errorf("attaching the root to a loop device: %w", err)
 	}
 	args.DataDevice, args.HashDevice = loop, loop
+	return mount(args, root, target)
+}
+
+// MapDevices is Map of a root that lies on two block devices: the file system on data, the hash tree with its superblock
+// in front on hash. Each may be longer than what it holds. Nothing of either is believed: the superblock must be the one
+// that the image tool writes, and all that is read is checked against the command line's root hash.
+func MapDevices(data, hash string, root Root, target string) error {
+	args, err := veritySettings(hash, 0, root)
+	if err != nil {
+		return err
+	}
+	args.DataDevice, args.HashDevice = data, hash
+	return mount(args, root, target)
+}
+
+func mount(args dm.OpenArgs, root Root, target string) error {
 	device, err := activate(args)
 	if err != nil {
 		return fmt.Errorf("mapping the root under dm-verity: %w", err)
@@ -62,15 +80,18 @@ func Map(path string, root Root, target string) error {
 	return nil
 }
 
-// veritySettings reads the superblock behind the file system. Its numbers are as good as the file's digest, which Fetch
-// checked; they must still be those that the image tool writes.
-func veritySettings(path string, root Root) (dm.OpenArgs, error) {
+// veritySettings reads the superblock at an offset of a file or device. In a file its numbers are as good as the digest,
+// which Fetch checked, on a disk they may be anything; they must be those that the image tool writes.
+func veritySettings(path string, offset int64, root Root) (dm.OpenArgs, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return dm.OpenArgs{}, fmt.Errorf("reading the root's superblock: %w", err)
 	}
 	defer f.Close()
-	sb, err := verity.ReadSuperblock(f, uint64(root.HashOffset))
+	if err := checkSuperblock(f, offset, root.Superblock); err != nil {
+		return dm.OpenArgs{}, err
+	}
+	sb, err := verity.ReadSuperblock(f, uint64(offset))
 	if err != nil {
 		return dm.OpenArgs{}, &MismatchError{What: "the dm-verity superblock", Got: err.Error(), Want: "a readable one"}
 	}
@@ -89,8 +110,25 @@ func veritySettings(path string, root Root) (dm.OpenArgs, error) {
 		Version: sb.HashType, DataBlockSize: BlockSize, HashBlockSize: BlockSize, DataBlocks: sb.DataBlocks, HashName: "sha256",
 		RootDigest: hash, Salt: sb.Salt[:sb.SaltSize],
 		// The tree starts in the block after the superblock.
-		HashStartBytes: uint64(root.HashOffset) + BlockSize,
+		HashStartBytes: uint64(offset) + BlockSize,
 	}, nil
+}
+
+// checkSuperblock compares the superblock's block with the digest that the command line has of it: dm-verity itself would
+// not see a flipped byte in what it does not use.
+func checkSuperblock(r io.ReaderAt, offset int64, want string) error {
+	if want == "" {
+		return nil
+	}
+	block := make([]byte, BlockSize)
+	if n, err := r.ReadAt(block, offset); n < len(block) {
+		return &MismatchError{What: "the dm-verity superblock", Got: fmt.Sprintf("unreadable (%v)", err), Want: "SHA-256 " + want}
+	}
+	sum := sha256.Sum256(block)
+	if got := hex.EncodeToString(sum[:]); got != want {
+		return &MismatchError{What: "SHA-256 of the dm-verity superblock", Got: got, Want: want}
+	}
+	return nil
 }
 
 // activate makes the mapped device and waits for nothing: devtmpfs has its node when the ioctl returns.

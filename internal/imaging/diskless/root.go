@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package diskless is what a host does to run an image from memory: fetch the root by its digest, map it under dm-verity,
-// mount it read-only and start its init. It also holds the words on the kernel's command line that name the root, so that
+// Package diskless is what a host does to run an image with nothing but its initramfs: fetch the root by its digest into
+// memory, or take it from the partitions of a disk, map it under dm-verity, mount it read-only and start its init. It also holds the words on the kernel's command line that name the root, so that
 // the one who builds an image and the one who boots it agree. It must not know the daemon, the agent's wire or how the
 // network came up: the agent links it and has to stay small.
 //
@@ -28,14 +28,21 @@ type Root struct {
 	RootHash string
 	// HashOffset is where the dm-verity superblock starts, in bytes.
 	HashOffset int64
+	// Superblock is the digest in hex of the block that the superblock begins: on a disk nothing else says whether it is whole.
+	// Empty for an image that was built before there was one.
+	Superblock string
 	// Format is the file system: erofs or squashfs.
 	Format string
 }
 
 // CommandLine is the root as words of the kernel's command line.
 func (r Root) CommandLine() string {
-	return fmt.Sprintf("metald.root=%s metald.rootsize=%d metald.roothash=%s metald.hashoffset=%d metald.rootfstype=%s",
+	line := fmt.Sprintf("metald.root=%s metald.rootsize=%d metald.roothash=%s metald.hashoffset=%d metald.rootfstype=%s",
 		r.SHA256, r.SizeBytes, r.RootHash, r.HashOffset, r.Format)
+	if r.Superblock != "" {
+		line += " metald.superblock=" + r.Superblock
+	}
+	return line
 }
 
 // ParseCommandLine finds the root in a kernel command line. The second result is false when none is named: then this is
@@ -62,6 +69,8 @@ func ParseCommandLine(line string) (Root, bool, error) {
 			r.RootHash = value
 		case "metald.hashoffset":
 			r.HashOffset = number(key, value)
+		case "metald.superblock":
+			r.Superblock = value
 		case "metald.rootfstype":
 			r.Format = value
 		}
@@ -76,7 +85,11 @@ func ParseCommandLine(line string) (Root, bool, error) {
 }
 
 func (r Root) check() error {
-	for key, value := range map[string]string{"metald.root": r.SHA256, "metald.roothash": r.RootHash} {
+	digests := map[string]string{"metald.root": r.SHA256, "metald.roothash": r.RootHash}
+	if r.Superblock != "" {
+		digests["metald.superblock"] = r.Superblock
+	}
+	for key, value := range digests {
 		if b, err := hex.DecodeString(value); err != nil || len(b) != 32 {
 			return fmt.Errorf("reading the command line: %s=%q is not a SHA-256 digest in hex", key, value)
 		}

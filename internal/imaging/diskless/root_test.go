@@ -13,6 +13,7 @@ import (
 
 var sample = Root{
 	SHA256: strings.Repeat("a1", 32), SizeBytes: 3 * BlockSize, RootHash: strings.Repeat("b2", 32), HashOffset: BlockSize, Format: "erofs",
+	Superblock: strings.Repeat("c3", 32),
 }
 
 func TestCommandLineReadsBack(t *testing.T) {
@@ -35,6 +36,8 @@ func TestParseCommandLine(t *testing.T) {
 		{"no image", "console=ttyS0 root=/dev/sda1", false, ""},
 		{"digest cut short", strings.Replace(line, "a1a1", "a1", 1), true, "metald.root="},
 		{"digest not hex", strings.Replace(line, "a1a1", "zza1", 1), true, "metald.root="},
+		{"superblock's digest cut short", strings.Replace(line, "c3c3", "c3", 1), true, "metald.superblock="},
+		{"an older image", strings.Replace(line, " metald.superblock="+sample.Superblock, "", 1), true, ""},
 		{"no root hash", strings.Replace(line, "metald.roothash", "other", 1), true, "metald.roothash="},
 		{"size not a number", strings.Replace(line, "rootsize=12288", "rootsize=many", 1), true, "metald.rootsize=many"},
 		{"negative size", strings.Replace(line, "rootsize=12288", "rootsize=-1", 1), true, "metald.rootsize=-1"},

@@ -57,7 +57,27 @@ func seal(file, seed string) (diskless.Root, error) {
 	if err != nil {
 		return diskless.Root{}, fmt.Errorf("sealing the root: %w", err)
 	}
-	return diskless.Root{SHA256: whole.SHA256, SizeBytes: whole.SizeBytes, RootHash: hex.EncodeToString(hash), HashOffset: offset, Format: "erofs"}, nil
+	superblock, err := superblockDigest(file, offset)
+	if err != nil {
+		return diskless.Root{}, fmt.Errorf("sealing the root: %w", err)
+	}
+	return diskless.Root{
+		SHA256: whole.SHA256, SizeBytes: whole.SizeBytes, RootHash: hex.EncodeToString(hash), HashOffset: offset, Format: "erofs",
+		Superblock: superblock,
+	}, nil
+}
+
+func superblockDigest(file string, offset int64) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	block := make([]byte, diskless.BlockSize)
+	if _, err := f.ReadAt(block, offset); err != nil {
+		return "", err
+	}
+	return textDigest(block), nil
 }
 
 func describe(file string) (v1alpha1.File, error) {
