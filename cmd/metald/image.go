@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/cli-runtime/pkg/printers"
 
@@ -211,14 +214,16 @@ func importImage(ctx context.Context, out io.Writer, a *access, dir string) erro
 	if err != nil {
 		return err
 	}
-	for _, f := range []struct {
-		name string
-		want v1alpha1.File
-	}{{osimage.UKIName, image.Spec.UKI}, {osimage.RootName, image.Spec.Root.File}} {
-		if store.Verify(f.want) == nil {
+	files := map[string]v1alpha1.File{osimage.UKIName: image.Spec.UKI, osimage.RootName: image.Spec.Root.File}
+	if image.Spec.Loader != nil {
+		files[osimage.LoaderName] = *image.Spec.Loader
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		want := files[name]
+		if store.Verify(want) == nil {
 			continue
 		}
-		if err := store.AddFile(ctx, filepath.Join(dir, f.name), f.want); err != nil {
+		if err := store.AddFile(ctx, filepath.Join(dir, name), want); err != nil {
 			return fmt.Errorf("importing %s: %w", image.Name, err)
 		}
 	}
@@ -232,7 +237,7 @@ func importImage(ctx context.Context, out io.Writer, a *access, dir string) erro
 		if err := d.metald.Get().Resource("images").Name(image.Name).Do(ctx).Into(&have); err != nil {
 			return fmt.Errorf("reading image %s: %w", image.Name, err)
 		}
-		if have.Spec != image.Spec {
+		if !equality.Semantic.DeepEqual(have.Spec, image.Spec) {
 			return fmt.Errorf("importing image %s: there is another of that name, and an Image is immutable", image.Name)
 		}
 		_, err = fmt.Fprintf(out, "image %s unchanged\n", image.Name)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -18,16 +19,25 @@ import (
 // buildFlags are common to lock and build.
 type buildFlags struct {
 	partFlags
+	loader  string
 	sources map[string]string
+}
+
+// loaderFile is where Debian has the boot loader, by architecture.
+var loaderFile = map[string]string{
+	"amd64": "/usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+	"arm64": "/usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
 }
 
 func (b *buildFlags) add(c *cobra.Command) {
 	b.partFlags.add(c)
+	c.Flags().StringVar(&b.loader, "loader", loaderFile[runtime.GOARCH],
+		"systemd's EFI boot loader for disks (Debian: systemd-boot-efi); empty makes an image that runs diskless only")
 	c.Flags().StringToStringVar(&b.sources, "source", nil, "NAME=DIR: the folder behind NAME:PATH in the recipe (may be repeated)")
 }
 
 func (b *buildFlags) inputs() osimage.Inputs {
-	return osimage.Inputs{Agent: b.agent, Stub: b.stub, Sources: b.sources}
+	return osimage.Inputs{Agent: b.agent, Stub: b.stub, Loader: b.loader, Sources: b.sources}
 }
 
 func newImageLockCommand() *cobra.Command {
@@ -79,8 +89,8 @@ func newImageBuildCommand() *cobra.Command {
 	var lockFile, output, pool, seed string
 	c := &cobra.Command{
 		Use: "build RECIPE", Short: "Make an OS image from a recipe and its lock",
-		Long: `Make an OS image: a read-only root under dm-verity (root.img), the unified kernel image that boots it (image.efi), and its
-description (image.yaml). It needs root. Two builds from one lock, with one site CA, give the same bytes.`,
+		Long: `Make an OS image: a read-only root under dm-verity (root.img), the unified kernel image that boots it (image.efi), the boot
+loader that starts it from a disk (loader.efi), and its description (image.yaml). It needs root. Two builds from one lock, with one site CA, give the same bytes.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			start := time.Now()

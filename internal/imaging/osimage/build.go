@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -25,9 +26,10 @@ import (
 
 // Names of a built image's files.
 const (
-	RootName  = "root.img"
-	UKIName   = "image.efi"
-	ImageName = "image.yaml"
+	RootName   = "root.img"
+	UKIName    = "image.efi"
+	LoaderName = "loader.efi"
+	ImageName  = "image.yaml"
 )
 
 // Options are what a build needs beside recipe and lock.
@@ -55,7 +57,7 @@ type builder struct {
 	kernel  ramdisk.Kernel
 }
 
-// Build makes root.img, image.efi and image.yaml in the folder Out. Everything that goes in must be what the lock pins;
+// Build makes root.img, image.efi, loader.efi and image.yaml in the folder Out. Everything that goes in must be what the lock pins;
 // each difference is named.
 func Build(ctx context.Context, r *Recipe, l *Lock, o Options) (*v1alpha1.Image, error) {
 	if os.Geteuid() != 0 {
@@ -137,13 +139,18 @@ func (b *builder) build(ctx context.Context) (*v1alpha1.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the UKI back: %w", err)
 	}
+	loader, err := b.loader()
+	if err != nil {
+		return nil, err
+	}
 	image := &v1alpha1.Image{
 		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Image"},
-		// The UKI's digest covers everything, by the root hash in its command line.
+		// The UKI's digest covers everything, by the root hash in its command line: also the loader, which the root's copy of
+		// the lock pins.
 		ObjectMeta: metav1.ObjectMeta{Name: b.recipe.Name + "-" + kernel.SHA256[:12]},
 		Spec: v1alpha1.ImageSpec{
 			Architecture: b.recipe.Architecture, OS: facts.prettyName, Kernel: b.kernel.Release, KubernetesVersion: facts.kubernetes,
-			UKI: kernel, RootHash: root.RootHash, LockSHA256: lockDigest,
+			UKI: kernel, Loader: loader, RootHash: root.RootHash, LockSHA256: lockDigest,
 			Root: v1alpha1.RootFile{
 				File: v1alpha1.File{SHA256: root.SHA256, SizeBytes: root.SizeBytes}, Format: root.Format, HashOffset: root.HashOffset,
 			},
@@ -182,6 +189,26 @@ func (b *builder) assemble(ctx context.Context, root diskless.Root, facts osFact
 		return fmt.Errorf("writing the UKI: %w", err)
 	}
 	return nil
+}
+
+// loader copies the boot loader for disks, byte for byte. It is nil where the build was given none.
+func (b *builder) loader() (*v1alpha1.File, error) {
+	to := filepath.Join(b.options.Out, LoaderName)
+	if b.options.Loader == "" {
+		// An older build's must not lie beside a description that does not name it.
+		if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("removing an older boot loader: %w", err)
+		}
+		return nil, nil
+	}
+	if err := copyFile(b.options.Loader, to, 0o644); err != nil {
+		return nil, fmt.Errorf("copying the boot loader: %w", err)
+	}
+	loader, err := describe(to)
+	if err != nil {
+		return nil, fmt.Errorf("reading the boot loader back: %w", err)
+	}
+	return &loader, nil
 }
 
 // osFacts are what an image says of itself.

@@ -50,8 +50,8 @@ func (p Package) File() string {
 	return p.Name + "_" + strings.ReplaceAll(p.Version, ":", "%3a") + "_" + p.Architecture + ".deb"
 }
 
-// LockedFile is a local file by its role: "agent", "stub", "file PATH", "folder PATH" or "container NAME PATH". A
-// symbolic link has a target in place of a digest.
+// LockedFile is a local file by its role: "agent", "stub", "loader", "file PATH", "folder PATH" or "container NAME PATH".
+// A symbolic link has a target in place of a digest.
 type LockedFile struct {
 	Role   string `json:"role"`
 	SHA256 string `json:"sha256,omitempty"`
@@ -100,9 +100,10 @@ func (l *Lock) Text() ([]byte, error) {
 
 // Inputs are the local files that are not in the recipe.
 type Inputs struct {
-	// Agent is the metald-agent program's file, Stub systemd's EFI boot stub.
-	Agent, Stub string
-	Sources     Sources
+	// Agent is the metald-agent program's file, Stub systemd's EFI boot stub, Loader systemd's EFI boot loader. An image
+	// without a loader runs diskless only.
+	Agent, Stub, Loader string
+	Sources             Sources
 }
 
 // localFiles lists what the recipe takes from this machine, with digests, sorted by role.
@@ -110,6 +111,9 @@ func localFiles(r *Recipe, in Inputs) ([]LockedFile, error) {
 	files := []LockedFile{
 		{Role: "agent", source: in.Agent, path: "/usr/bin/metald-agent", mode: 0o755},
 		{Role: "stub", source: in.Stub},
+	}
+	if in.Loader != "" {
+		files = append(files, LockedFile{Role: "loader", source: in.Loader})
 	}
 	for _, folder := range r.Folders {
 		found, err := folderFiles(filepath.Join(r.dir, folder))

@@ -28,12 +28,17 @@ func TestLocalFiles(t *testing.T) {
 		{Role: "folder /etc/motd", SHA256: textDigest([]byte("hello\n")), path: "/etc/motd", mode: 0o644},
 		{Role: "folder /etc/net.d", Target: "../run/net.d", path: "/etc/net.d", mode: 0o644},
 		{Role: "folder /usr/lib/run", SHA256: textDigest([]byte("#!/bin/sh\n")), path: "/usr/lib/run", mode: 0o755},
+		{Role: "loader", SHA256: textDigest([]byte("loader"))},
 		{Role: "stub", SHA256: textDigest([]byte("stub"))},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(LockedFile{}), cmpopts.IgnoreFields(LockedFile{}, "source")); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
 	in := inputs(r)
+	in.Loader = "" // an image that runs diskless only
+	if got, err := localFiles(r, in); err != nil || len(got) != len(want)-1 {
+		t.Errorf("without a loader: %d files, %v, want %d", len(got), err, len(want)-1)
+	}
 	in.Sources = nil
 	if _, err := localFiles(r, in); err == nil || !strings.Contains(err.Error(), "--source bin=DIR") {
 		t.Errorf("error %v, want one that asks for --source bin=DIR", err)

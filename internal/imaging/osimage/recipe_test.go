@@ -33,7 +33,7 @@ func recipe(t *testing.T, text string) (*Recipe, error) {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"recipe.yaml": text, "tree/etc/motd": "hello\n", "tree/usr/lib/run": "#!/bin/sh\n", "pause": "pause", "bin/kubelet": "kubelet", "agent": "agent", "stub": "stub",
+		"recipe.yaml": text, "tree/etc/motd": "hello\n", "tree/usr/lib/run": "#!/bin/sh\n", "pause": "pause", "bin/kubelet": "kubelet", "agent": "agent", "stub": "stub", "loader": "loader",
 	} {
 		file := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -54,7 +54,8 @@ func recipe(t *testing.T, text string) (*Recipe, error) {
 
 func inputs(r *Recipe) Inputs {
 	return Inputs{
-		Agent: filepath.Join(r.dir, "agent"), Stub: filepath.Join(r.dir, "stub"), Sources: Sources{"bin": filepath.Join(r.dir, "bin")},
+		Agent: filepath.Join(r.dir, "agent"), Stub: filepath.Join(r.dir, "stub"), Loader: filepath.Join(r.dir, "loader"),
+		Sources: Sources{"bin": filepath.Join(r.dir, "bin")},
 	}
 }
 
