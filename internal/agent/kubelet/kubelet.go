@@ -28,6 +28,8 @@ import (
 const (
 	unit      = "kubelet.service"
 	clusterCA = "cluster-ca.crt"
+	// cleared is made, in memory, when what an earlier boot left is gone.
+	cleared = "credentials-cleared"
 	// lookEvery is how often the certificate is looked for.
 	lookEvery = 250 * time.Millisecond
 )
@@ -38,6 +40,9 @@ type Kubelet struct {
 	Dir string
 	// Certificate appears when the control plane has let the kubelet in.
 	Certificate string
+	// Credentials are the kubelet's own files and folders that outlive a boot where /var lies on a disk, Certificate among
+	// them: those of an earlier boot are removed, because a kubelet that has any does not ask for new ones.
+	Credentials []string
 	// Systemctl runs systemctl with arguments.
 	Systemctl func(ctx context.Context, arguments ...string) (string, error)
 	// SetHostname gives the machine its name.
@@ -49,6 +54,7 @@ func Here(dir string) Kubelet {
 	return Kubelet{
 		Dir:         dir,
 		Certificate: "/var/lib/kubelet/pki/kubelet-client-current.pem",
+		Credentials: []string{"/var/lib/kubelet/pki", "/var/lib/kubelet/kubeconfig"},
 		Systemctl: func(ctx context.Context, arguments ...string) (string, error) {
 			output, err := exec.CommandContext(ctx, "systemctl", arguments...).CombinedOutput()
 			if err != nil {
@@ -67,6 +73,9 @@ func (k Kubelet) Join(ctx context.Context, seed v1alpha1.JoinSeed) error {
 	if err := k.write(seed); err != nil {
 		return err
 	}
+	if err := k.clear(); err != nil {
+		return err
+	}
 	if err := k.SetHostname(seed.NodeName); err != nil {
 		return fmt.Errorf("setting the host name: %w", err)
 	}
@@ -83,6 +92,23 @@ func (k Kubelet) Join(ctx context.Context, seed v1alpha1.JoinSeed) error {
 			return fmt.Errorf("waiting for the kubelet's certificate: %w; %s", ctx.Err(), k.state())
 		case <-time.After(lookEvery):
 		}
+	}
+	return nil
+}
+
+// clear removes the credentials of earlier boots, once a boot: the machine joins anew by the seed that it was given now.
+func (k Kubelet) clear() error {
+	mark := filepath.Join(k.Dir, cleared)
+	if _, err := os.Stat(mark); err == nil {
+		return nil
+	}
+	for _, path := range k.Credentials {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("removing the credentials of an earlier boot: %w", err)
+		}
+	}
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		return fmt.Errorf("removing the credentials of an earlier boot: %w", err)
 	}
 	return nil
 }

@@ -74,6 +74,33 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// Where /var lies on a disk, a kubelet finds what it had at an earlier boot: it must join by the new seed all the same, and
+// keep what the join of this boot gave it.
+func TestJoinAfterAnEarlierBoot(t *testing.T) {
+	k, calls := fake(t, certify)
+	old := filepath.Join(t.TempDir(), "kubeconfig")
+	k.Credentials = []string{k.Certificate, old, filepath.Join(filepath.Dir(old), "absent")}
+	for _, file := range []string{k.Certificate, old} {
+		if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := k.Join(t.Context(), seed); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(k.Certificate); err != nil || string(got) != "pem" {
+			t.Errorf("the certificate is %q, %v, want this boot's", got, err)
+		}
+		if _, err := os.Stat(old); err == nil {
+			t.Error("the old kubeconfig is left")
+		}
+	}
+	if diff := cmp.Diff([]string{"hostname r1n01", "restart", "hostname r1n01", "start"}, *calls); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestJoinThatFails(t *testing.T) {
 	k, _ := fake(t, func(Kubelet) error { return errors.New("unit not found") })
 	if err := k.Join(t.Context(), seed); err == nil || !strings.Contains(err.Error(), "unit not found") {
