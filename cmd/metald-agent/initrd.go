@@ -24,8 +24,9 @@ const (
 	refuseWithin = 90 * time.Second
 )
 
-// initrd fetches the image's root, checks it against the command line, and starts it. It comes back only with what went
-// wrong; a root that is not what the command line promised is reported and the machine switched off.
+// initrd brings the image's root, from the disk that the machine was started from or else from the daemon, checks it against
+// the command line, and starts it. It comes back only with what went wrong; a root that is not what the command line
+// promised is reported, and the other slot gets its turn or the machine is switched off.
 func initrd(root diskless.Root) error {
 	authority, err := agent.Authority(agent.EtcDir)
 	if err != nil {
@@ -35,32 +36,47 @@ func initrd(root diskless.Root) error {
 	if err != nil {
 		return err
 	}
-	console.Say("booting the image with root hash %s", root.RootHash)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	from, disk := fromSlot()
 	machine := facts.Hello("/", "")
-	lease, err := online(ctx, machine.SystemUUID, func(network.Lease) {})
+	var boot agent.Boot
+	if disk {
+		boot, err = rootFromDisk(from, root, authority, machine.SystemUUID)
+	} else {
+		boot, err = rootFromNetwork(root, authority, machine.SystemUUID)
+	}
 	if err != nil {
 		return err
 	}
-	clock(ctx, lease, authority)
-	if err := fetch(ctx, lease.BootURL, root); err != nil {
-		refuse(ctx, lease, authority, root, err)
-		return err
-	}
-	boot := agent.Boot{BootURL: lease.BootURL, AgentURL: lease.AgentURL, MAC: lease.MAC.String(), RootHash: root.RootHash}
 	if err := agent.Leave(agent.RunDir, boot, authority, seed); err != nil {
 		return err
-	}
-	cancel()
-	if err := network.DownAll(); err != nil {
-		return fmt.Errorf("taking the network down for the OS: %w", err)
 	}
 	if err := diskless.Settle(target, diskless.MachineID(machine.SystemUUID)); err != nil {
 		return err
 	}
 	console.Say("starting the image")
 	return diskless.Switch(target, "/sbin/init", nil, []string{"HOME=/", "TERM=linux", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"})
+}
+
+// rootFromNetwork fetches the root into memory and mounts it.
+func rootFromNetwork(root diskless.Root, authority []byte, systemUUID string) (agent.Boot, error) {
+	console.Say("booting the image with root hash %s", root.RootHash)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	lease, err := online(ctx, systemUUID, func(network.Lease) {})
+	if err != nil {
+		return agent.Boot{}, err
+	}
+	clock(ctx, lease, authority)
+	if err := fetch(ctx, lease.BootURL, root); err != nil {
+		refuse(ctx, lease, authority, root, err)
+		return agent.Boot{}, err
+	}
+	boot := agent.Boot{BootURL: lease.BootURL, AgentURL: lease.AgentURL, MAC: lease.MAC.String(), RootHash: root.RootHash}
+	cancel()
+	if err := network.DownAll(); err != nil {
+		return boot, fmt.Errorf("taking the network down for the OS: %w", err)
+	}
+	return boot, nil
 }
 
 // fetch brings the root into memory and mounts it.
@@ -93,22 +109,27 @@ func refuse(ctx context.Context, lease network.Lease, authority []byte, root dis
 		lines = append(lines, "To do: import the image again; what the daemon serves is not what was built.")
 	}
 	console.Shout("this machine refuses its image.", append(lines, "It switches itself off.")...)
-	if lease.AgentURL != "" {
-		ctx, cancel := context.WithTimeout(ctx, refuseWithin)
-		defer cancel()
-		tls, err := transport(authority)
-		if err == nil {
-			a := agent.Agent{
-				Daemon: agent.NewClient(lease.AgentURL, tls), Console: console, Mode: v1alpha1.InitrdMode, Version: Version(),
-				Machine: host{bootMAC: lease.MAC.String(), rootHash: root.RootHash, powerOff: early.PowerOff, drivers: drivers},
-			}
-			err = a.Refuse(ctx, why.Error())
-		}
-		if err != nil {
-			console.Say("the daemon could not be told: %v", err)
-		} else {
-			console.Say("the daemon knows")
-		}
-	}
+	ctx, cancel := context.WithTimeout(ctx, refuseWithin)
+	defer cancel()
+	tell(ctx, lease, authority, host{bootMAC: lease.MAC.String(), rootHash: root.RootHash, powerOff: early.PowerOff, drivers: drivers}, why)
 	console.Say("%v", early.PowerOff())
+}
+
+// tell says to the daemon of a lease what a machine refuses, until ctx ends.
+func tell(ctx context.Context, lease network.Lease, authority []byte, machine agent.Machine, why error) {
+	if lease.AgentURL == "" {
+		return
+	}
+	tls, err := transport(authority)
+	if err == nil {
+		a := agent.Agent{
+			Daemon: agent.NewClient(lease.AgentURL, tls), Console: console, Mode: v1alpha1.InitrdMode, Version: Version(), Machine: machine,
+		}
+		err = a.Refuse(ctx, why.Error())
+	}
+	if err != nil {
+		console.Say("the daemon could not be told: %v", err)
+		return
+	}
+	console.Say("the daemon knows")
 }

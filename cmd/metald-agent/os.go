@@ -14,6 +14,7 @@ import (
 	"metald.io/metald/api/v1alpha1"
 	"metald.io/metald/internal/agent"
 	"metald.io/metald/internal/agent/kubelet"
+	"metald.io/metald/internal/agent/network"
 )
 
 // runOS is the unit of an OS image: it makes the machine a Node, by the seed that came with the boot or by the daemon's
@@ -27,6 +28,10 @@ func runOS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	boot, err := agent.ReadBoot(agent.RunDir)
+	if err != nil {
+		return err
+	}
 	node := kubelet.Here(agent.RunDir)
 	if seed != nil {
 		console.Say("joining as %s by the seed that came with the boot", seed.NodeName)
@@ -34,19 +39,22 @@ func runOS(ctx context.Context) error {
 			return err
 		}
 		status("joined as " + seed.NodeName + " by the seed of the boot")
+		bless(boot)
 		<-ctx.Done()
 		return nil
-	}
-	boot, err := agent.ReadBoot(agent.RunDir)
-	if err != nil {
-		return err
-	}
-	if boot.AgentURL == "" {
-		return errors.New("this boot named no daemon, and left no seed")
 	}
 	authority, err := agent.Authority(agent.RunDir)
 	if err != nil {
 		return err
+	}
+	switch {
+	case boot.Slot != "":
+		if boot, err = leased(ctx, boot); err != nil {
+			return nil // told to stop
+		}
+		clock(ctx, network.Lease{BootURL: boot.BootURL}, authority)
+	case boot.AgentURL == "":
+		return errors.New("this boot named no daemon, and left no seed")
 	}
 	tls, err := transport(authority)
 	if err != nil {
@@ -54,16 +62,14 @@ func runOS(ctx context.Context) error {
 	}
 	a := agent.Agent{
 		Daemon: agent.NewClient(boot.AgentURL, tls), Console: console, Mode: v1alpha1.OSMode, Version: Version(),
-		Machine: host{
-			bootMAC: boot.MAC, rootHash: boot.RootHash, powerOff: systemPowerOff,
-			join: func(ctx context.Context, seed v1alpha1.JoinSeed) error {
-				if err := node.Join(ctx, seed); err != nil {
-					return err
-				}
-				status("joined as " + seed.NodeName)
-				return nil
-			},
-		},
+		Machine: running(boot, func(ctx context.Context, seed v1alpha1.JoinSeed) error {
+			if err := node.Join(ctx, seed); err != nil {
+				return err
+			}
+			status("joined as " + seed.NodeName)
+			bless(boot)
+			return nil
+		}),
 		Opened: func(s v1alpha1.Session) { status("session with " + boot.AgentURL + " as host " + s.Host.Name) },
 	}
 	if err := a.Run(ctx); err != nil && ctx.Err() == nil {

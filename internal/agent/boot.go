@@ -27,13 +27,18 @@ const (
 
 // Boot is what the initramfs of an image learned, and the OS needs.
 type Boot struct {
-	// BootURL and AgentURL are the daemon's, as the DHCP lease told them; AgentURL is empty without a daemon.
-	BootURL  string `json:"bootURL"`
+	// BootURL and AgentURL are the daemon's, as the DHCP lease told them; AgentURL is empty without a daemon. Both are empty
+	// where the machine was started from its disk, which needs no network.
+	BootURL  string `json:"bootURL,omitempty"`
 	AgentURL string `json:"agentURL,omitempty"`
-	// MAC is the address of the device that the machine booted from.
-	MAC string `json:"mac"`
+	// MAC is the address of the device that the machine booted from, empty for a disk.
+	MAC string `json:"mac,omitempty"`
 	// RootHash is the dm-verity root hash of the running root.
 	RootHash string `json:"rootHash"`
+	// Slot is the slot of the disk that the root is in, "a" or "b"; empty where the root is in memory.
+	Slot string `json:"slot,omitempty"`
+	// ESP is the unique GUID of the disk's EFI system partition, where the boot loader keeps its entries.
+	ESP string `json:"esp,omitempty"`
 }
 
 // Authority reads the site's CA in PEM.

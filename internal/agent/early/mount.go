@@ -46,7 +46,7 @@ func Mount() error {
 // MountVariables mounts the firmware's variables, which needs the module efivarfs. A machine that BIOS has started has
 // none.
 func MountVariables() error {
-	const target = "/sys/firmware/efi/efivars"
+	const target = VariablesDir
 	if _, err := os.Stat(target); err != nil {
 		return nil
 	}
@@ -71,6 +71,15 @@ func Console() error {
 		}
 	}
 	return nil
+}
+
+// Reboot starts the machine anew at once. It returns only when it could not.
+func Reboot() error {
+	unix.Sync()
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
+		return fmt.Errorf("starting the machine anew: %w", err)
+	}
+	select {} // the kernel is at it
 }
 
 // PowerOff switches the machine off at once. It returns only when it could not.
