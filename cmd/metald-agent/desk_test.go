@@ -78,6 +78,15 @@ func (m *machine) Facts(context.Context) *v1alpha1.HostFacts {
 func (m *machine) Join(_ context.Context, seed v1alpha1.JoinSeed) error { m.joined <- seed; return nil }
 func (m *machine) PowerOff() error                                      { close(m.off); return nil }
 
+func (m *machine) Install(_ context.Context, plan v1alpha1.InstallPlan, progress func(v1alpha1.StepProgress)) (bool, error) {
+	progress(v1alpha1.StepProgress{Doing: "writing " + plan.Disk.Name, Done: 1, Total: 2})
+	return true, nil
+}
+
+func (m *machine) Erase(_ context.Context, plan v1alpha1.ErasePlan, _ func(v1alpha1.StepProgress)) ([]v1alpha1.DriveErasure, error) {
+	return []v1alpha1.DriveErasure{{Name: plan.Drives[0].Name, Method: "overwrite", OK: true}}, nil
+}
+
 // door serves a desk over TLS with a store of its own, and returns a client that trusts it alone.
 func door(t *testing.T, m *mind) (*inventory.Store, *agent.Client) {
 	t.Helper()
@@ -107,6 +116,10 @@ func ride(t *testing.T, open func() (agent.TPM, error)) v1alpha1.AgentFacts {
 	t.Helper()
 	m := &mind{epoch: 3, orders: []v1alpha1.Order{
 		{Message: v1alpha1.Message{Step: v1alpha1.InspectStep}},
+		{Message: v1alpha1.Message{Step: v1alpha1.EraseStep}, Erase: &v1alpha1.ErasePlan{
+			Mode: v1alpha1.EraseFull, Drives: []v1alpha1.DiskTarget{{Name: "sda"}},
+		}},
+		{Message: v1alpha1.Message{Step: v1alpha1.InstallStep}, Install: &v1alpha1.InstallPlan{Disk: v1alpha1.DiskTarget{Name: "sda"}}},
 		{Message: v1alpha1.Message{Step: v1alpha1.JoinStep}, Join: &v1alpha1.JoinSeed{NodeName: "r1n01"}},
 		{Message: v1alpha1.Message{Step: v1alpha1.PowerOffStep}},
 	}}
@@ -141,8 +154,14 @@ func ride(t *testing.T, open func() (agent.TPM, error)) v1alpha1.AgentFacts {
 		}
 		steps = append(steps, s.Step)
 	}
-	if got, want := strings.Join(steps, " "), "inspect join poweroff"; got != want {
-		t.Errorf("got steps %q, want %q", got, want)
+	if got, want := strings.Join(steps, " "), "inspect erase install join poweroff"; got != want {
+		t.Fatalf("got steps %q, want %q", got, want)
+	}
+	if erased := got.Steps[1].Erased; len(erased) != 1 || erased[0].Name != "sda" || !erased[0].OK {
+		t.Errorf("got the records %+v of the erase", erased)
+	}
+	if !got.Steps[2].AlreadyThere {
+		t.Errorf("got %+v, want an image that was there already", got.Steps[2])
 	}
 	return got
 }

@@ -29,6 +29,8 @@ func ramdisk() error {
 	if err != nil {
 		return err
 	}
+	// One agent for all addresses of this boot: it remembers how a step ended that the daemon has not heard of.
+	a := agent.Agent{Console: console, Mode: v1alpha1.RamdiskMode, Version: Version()}
 	for {
 		clock(ctx, lease, authority)
 		if lease.AgentURL == "" {
@@ -40,10 +42,8 @@ func ramdisk() error {
 		work, cancel := context.WithCancel(ctx)
 		ended := make(chan error, 1)
 		go func() {
-			a := agent.Agent{
-				Daemon: agent.NewClient(lease.AgentURL, tls), Console: console, Mode: v1alpha1.RamdiskMode, Version: Version(),
-				Machine: host{bootMAC: lease.MAC.String(), powerOff: early.PowerOff, drivers: drivers},
-			}
+			a.Daemon = agent.NewClient(lease.AgentURL, tls)
+			a.Machine = host{bootMAC: lease.MAC.String(), bootURL: lease.BootURL, powerOff: early.PowerOff, drivers: drivers}
 			console.Say("saying hello to %s", lease.AgentURL)
 			ended <- a.Run(work)
 		}()

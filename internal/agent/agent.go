@@ -31,6 +31,9 @@ type Agent struct {
 	Version string
 	// Opened is called when a session was opened, and may be nil.
 	Opened func(v1alpha1.Session)
+
+	// ended are the long steps of this boot whose end the daemon has not taken yet.
+	ended map[ending]v1alpha1.Done
 }
 
 // errOff ends the agent after the machine was told to switch itself off.
@@ -142,7 +145,7 @@ func (a *Agent) work(ctx context.Context, session v1alpha1.Session) (worked bool
 			}
 			continue
 		}
-		well, err := a.carryOut(ctx, session, order)
+		well, err := a.carryOut(ctx, &session, order)
 		if err != nil {
 			return worked || well, err
 		}

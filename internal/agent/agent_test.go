@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -18,9 +19,13 @@ import (
 
 // script is a daemon that answers by a function, and counts.
 type script struct {
-	hello func() error
-	next  func(n int) (v1alpha1.Order, error)
-	done  func(v1alpha1.Done) error
+	hello  func() error
+	epoch  func() int64
+	report func(token string, r v1alpha1.Report) error
+	next   func(n int) (v1alpha1.Order, error)
+	done   func(v1alpha1.Done) error
+	// doneBy is done with the session's token.
+	doneBy func(token string, d v1alpha1.Done) error
 
 	hellos, nexts int
 	dones         []v1alpha1.Done
@@ -36,7 +41,11 @@ func (s *script) Hello(context.Context, v1alpha1.Hello) (v1alpha1.Challenge, err
 }
 
 func (s *script) Prove(context.Context, v1alpha1.Proof) (v1alpha1.Session, error) {
-	return v1alpha1.Session{Token: "t", Host: v1alpha1.HostRef{Name: "r1n01", UID: "uid-1"}, Epoch: 3}, nil
+	session := v1alpha1.Session{Token: fmt.Sprintf("t%d", s.hellos), Host: v1alpha1.HostRef{Name: "r1n01", UID: "uid-1"}, Epoch: 3}
+	if s.epoch != nil {
+		session.Epoch = s.epoch()
+	}
+	return session, nil
 }
 
 func (s *script) Next(ctx context.Context, token string, _ v1alpha1.Message) (v1alpha1.Order, error) {
@@ -44,13 +53,19 @@ func (s *script) Next(ctx context.Context, token string, _ v1alpha1.Message) (v1
 	return s.next(s.nexts)
 }
 
-func (s *script) Report(_ context.Context, _ string, r v1alpha1.Report) error {
+func (s *script) Report(_ context.Context, token string, r v1alpha1.Report) error {
 	s.reports = append(s.reports, r)
+	if s.report != nil {
+		return s.report(token, r)
+	}
 	return nil
 }
 
-func (s *script) Done(_ context.Context, _ string, d v1alpha1.Done) error {
+func (s *script) Done(_ context.Context, token string, d v1alpha1.Done) error {
 	s.dones = append(s.dones, d)
+	if s.doneBy != nil {
+		return s.doneBy(token, d)
+	}
 	if s.done != nil {
 		return s.done(d)
 	}
@@ -62,6 +77,17 @@ type metal struct {
 	facts func() *v1alpha1.HostFacts
 	join  func(context.Context) error
 	off   int
+
+	install func(context.Context, func(v1alpha1.StepProgress)) (bool, error)
+	erase   func(context.Context, func(v1alpha1.StepProgress)) ([]v1alpha1.DriveErasure, error)
+}
+
+func (m *metal) Install(ctx context.Context, _ v1alpha1.InstallPlan, p func(v1alpha1.StepProgress)) (bool, error) {
+	return m.install(ctx, p)
+}
+
+func (m *metal) Erase(ctx context.Context, _ v1alpha1.ErasePlan, p func(v1alpha1.StepProgress)) ([]v1alpha1.DriveErasure, error) {
+	return m.erase(ctx, p)
 }
 
 func (m *metal) Hello() v1alpha1.Hello                               { return v1alpha1.Hello{MACs: []string{"52:54:00:00:00:01"}} }
@@ -74,6 +100,12 @@ func order(step string) v1alpha1.Order {
 	o := v1alpha1.Order{Message: v1alpha1.Message{Step: step}}
 	if step == v1alpha1.JoinStep {
 		o.Join = &v1alpha1.JoinSeed{NodeName: "r1n01"}
+	}
+	if step == v1alpha1.InstallStep {
+		o.Install = &v1alpha1.InstallPlan{ID: "0b5e"}
+	}
+	if step == v1alpha1.EraseStep {
+		o.Erase = &v1alpha1.ErasePlan{Mode: v1alpha1.EraseFull}
 	}
 	return o
 }

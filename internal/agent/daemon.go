@@ -33,6 +33,17 @@ type Machine interface {
 	Join(ctx context.Context, seed v1alpha1.JoinSeed) error
 	// PowerOff switches the machine off, and does not return where it can.
 	PowerOff() error
+	Disks
+}
+
+// Disks is what is done to a machine's disks, from the ramdisk alone. Both may take hours, say how far they are as often
+// as they like, and end early only with ctx.
+type Disks interface {
+	// Install writes what the plan says, verifies it, and only then makes it bootable. alreadyThere says that the disk held
+	// it all before, and nothing was written.
+	Install(ctx context.Context, plan v1alpha1.InstallPlan, progress func(v1alpha1.StepProgress)) (alreadyThere bool, err error)
+	// Erase erases the drives of the plan, and has a record for every drive, also where it errs.
+	Erase(ctx context.Context, plan v1alpha1.ErasePlan, progress func(v1alpha1.StepProgress)) ([]v1alpha1.DriveErasure, error)
 }
 
 // TPM proves that the machine is the one that has it.
