@@ -87,7 +87,7 @@ func (g *guard) run(ctx context.Context) {
 		switch r, err := g.probe(ctx); {
 		case ctx.Err() != nil:
 			return
-		case err != nil: // for instance while the interface is down: nobody can say who is there, and nobody is served
+		case err != nil: // for instance while the interface is down: it stays open or closed as it was
 			g.log.Warn("cannot look for other DHCP servers", "err", err)
 			wait = probeAgain
 		case r != nil:
