@@ -169,37 +169,105 @@ func TestHTTPBootReply(t *testing.T) {
 	}
 }
 
-// Only a client of the right class hears of boot files and doors.
+// with is an option as it lies on the wire.
+func with(code uint8, value string) dhcpv4.Modifier {
+	return dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(code), []byte(value))
+}
+
+// Only a client of the right class and architecture hears of boot files and doors: what each kind gets beyond an address, where
+// a boot is ordered and where none is.
 func TestBootOptionsByClient(t *testing.T) {
-	for _, c := range []struct{ name, class, want string }{
-		{"firmware", "HTTPClient:Arch:00019:UNDI:003001", "67"},
-		{"PXE firmware", "PXEClient:Arch:00007:UNDI:003001", ""},
-		{"agent", "metald-agent", "224=http://10.0.0.1 225=https://10.0.0.1:8443"},
-		{"nearly an agent", "metald-agent2", ""},
-		{"operating system", "systemd-networkd", ""},
-		{"no class", "", ""},
+	url := "http://10.0.0.1/boot/" + digest + "/x.efi"
+	const doors = "224=http://10.0.0.1 225=https://10.0.0.1:8443"
+	const tftp = "file amd64/snponly.efi from 10.0.0.1 66=10.0.0.1 67=amd64/snponly.efi"
+	const noTFTP = "file none from 10.0.0.1 66=10.0.0.1 67=none"
+	const pxe7 = "PXEClient:Arch:00007:UNDI:003001"
+	const noProxy = `175="\xb0\x01\x01"`
+	for _, c := range []struct {
+		name, class   string
+		mods          []dhcpv4.Modifier
+		ordered, none string
+	}{
+		{"HTTP firmware", "HTTPClient:Arch:00019:UNDI:003001", nil, "file " + url + " from 10.0.0.1 60=HTTPClient 67=" + url,
+			"file http://10.0.0.1/boot/none from 10.0.0.1 60=HTTPClient 67=http://10.0.0.1/boot/none"},
+		{"PXE firmware", pxe7, nil, tftp, noTFTP},
+		{"PXE firmware, number in option 93 only", "PXEClient", []dhcpv4.Modifier{with(93, "\x00\x09")}, tftp, noTFTP},
+		{"PXE firmware on arm64", "PXEClient:Arch:00011:UNDI:003001", nil, "", ""},
+		{"PXE firmware of 32 bits", "PXEClient:Arch:00006:UNDI:003001", nil, "", ""},
+		{"BIOS", "PXEClient:Arch:00000:UNDI:002001", nil, "", ""},
+		{"iPXE", pxe7, []dhcpv4.Modifier{with(77, "iPXE")}, "file " + url + " from 10.0.0.1 67=" + url + " " + noProxy, noProxy},
+		{"iPXE by RFC 3004", pxe7, []dhcpv4.Modifier{with(77, "\x04iPXE")}, "file " + url + " from 10.0.0.1 67=" + url + " " + noProxy, noProxy},
+		{"iPXE by its own option", pxe7, []dhcpv4.Modifier{with(175, "\x13\x01\x01")}, "file " + url + " from 10.0.0.1 67=" + url + " " + noProxy, noProxy},
+		{"iPXE on arm64", "PXEClient:Arch:00011:UNDI:003010", []dhcpv4.Modifier{with(77, "iPXE")}, "file " + url + " from 10.0.0.1 67=" + url + " " + noProxy, noProxy},
+		{"iPXE of a BIOS machine", "PXEClient:Arch:00000:UNDI:002001", []dhcpv4.Modifier{with(77, "iPXE")}, noProxy, noProxy},
+		{"nearly iPXE", pxe7, []dhcpv4.Modifier{with(77, "iPXE2")}, tftp, noTFTP},
+		{"agent", "metald-agent", nil, doors, doors},
+		{"nearly an agent", "metald-agent2", nil, "", ""},
+		{"operating system", "systemd-networkd", nil, "", ""},
+		{"no class", "", nil, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := packet(t, dhcpv4.MessageTypeDiscover)
+			p := packet(t, dhcpv4.MessageTypeDiscover, c.mods...)
 			if c.class != "" {
 				p.UpdateOption(dhcpv4.OptClassIdentifier(c.class))
 			}
 			s := small
 			s.BootURL += "/"
-			d := Decide(p, NewLeases(), machineOf(p, "br0"), &Answer{Host: "h", Digest: digest, File: "x.efi"}, s, noon)
-			var got []string
-			if d.Reply.BootFileNameOption() != "" {
-				got = append(got, "67")
-			}
-			for _, o := range []dhcpv4.GenericOptionCode{BootURLOption, AgentURLOption} {
-				if v := d.Reply.Options.Get(o); v != nil {
-					got = append(got, fmt.Sprintf("%d=%s", o, v))
+			s.Loaders = map[string]string{"amd64": "amd64/snponly.efi"}
+			for answer, want := range map[Answer]string{{Host: "h", Digest: digest, File: "x.efi"}: c.ordered, {Host: "h"}: c.none, {Host: "h", Digest: digest, File: "../x"}: c.none} {
+				d := Decide(p, NewLeases(), machineOf(p, "br0"), &answer, s, noon)
+				if got := beyondAddress(t, d.Reply); got != want {
+					t.Errorf("boot %q:\ngot  %q\nwant %q", answer.File, got, want)
+				}
+				if told := answer.File == "x.efi" && strings.Contains(c.ordered, "67="); (d.File != "") != told {
+					t.Errorf("boot %q: the decision names file %q, want one: %v", answer.File, d.File, told)
 				}
 			}
-			if got := strings.Join(got, " "); got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
-			}
 		})
+	}
+}
+
+// beyondAddress is what a reply says to a booting machine, as it goes over the wire.
+func beyondAddress(t *testing.T, reply *dhcpv4.DHCPv4) string {
+	t.Helper()
+	r, err := dhcpv4.FromBytes(reply.ToBytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	if r.BootFileName != "" {
+		got = append(got, "file "+r.BootFileName+" from "+r.ServerIPAddr.String())
+	}
+	for _, code := range []uint8{43, 60, 66, 67, 175, 224, 225} {
+		v := string(r.Options.Get(dhcpv4.GenericOptionCode(code)))
+		switch {
+		case code == 175 && v != "":
+			got = append(got, fmt.Sprintf("175=%q", v))
+		case v != "":
+			got = append(got, fmt.Sprintf("%d=%s", code, v))
+		}
+	}
+	return strings.Join(got, " ")
+}
+
+// A machine boots where it looks for something to boot, and can be given it.
+func TestMachineBoots(t *testing.T) {
+	for _, c := range []struct {
+		m    Machine
+		want bool
+	}{
+		{Machine{Client: HTTPClient, Arch: iana.EFI_X86_64_HTTP}, true},
+		{Machine{Client: HTTPClient}, true},
+		{Machine{Client: PXEClient, Arch: iana.EFI_X86_64}, true},
+		{Machine{Client: PXEClient, Arch: iana.INTEL_X86PC}, false},
+		{Machine{Client: IPXEClient, Arch: iana.EFI_ARM64}, true},
+		{Machine{Client: IPXEClient, Arch: iana.INTEL_X86PC}, false},
+		{Machine{Client: Agent, Arch: NoArch}, false},
+		{Machine{Client: Other, Arch: NoArch}, false},
+	} {
+		if got := c.m.Boots(); got != c.want {
+			t.Errorf("%s of architecture %s boots: got %v, want %v", c.m.Client, c.m.Arch, got, c.want)
+		}
 	}
 }
 
