@@ -63,13 +63,15 @@ func PlanRelease(v View, w World) []Act {
 type planner struct {
 	View
 	World
-	on   bool
-	held bool
-	acts []Act
+	// on says that the machine has power by now, runs that it does somebody's work, ours that metald has started it.
+	on, runs, ours bool
+	held           bool
+	acts           []Act
 }
 
 func newPlanner(v View, w World) *planner {
-	p := &planner{View: v, World: w, on: v.Host.Status.PoweredOn}
+	p := &planner{View: v, World: w, on: v.Host.Status.PoweredOn, ours: v.mayTouch()}
+	p.runs = v.epoch() == 0 || v.agent().Mode == v1alpha1.OSMode
 	if v.paused() {
 		p.hold("paused by " + cmp.Or(v.PausedBy, "a person: "+v.Host.Annotations[v1alpha1.PausedAnnotation]))
 	}
@@ -93,14 +95,13 @@ func (p *planner) powerOff(why string) {
 	if !p.on {
 		return
 	}
-	runs := p.epoch() == 0 || p.agent().Mode == v1alpha1.OSMode
-	p.add("power", "ForceOff, "+why, p.bmcName(), runs)
-	p.on = false
+	p.add("power", "ForceOff, "+why, p.bmcName(), p.runs)
+	p.on, p.runs = false, false
 }
 
 // boot is one ordered boot: off, the one-time override, on, and the proof.
 func (p *planner) boot(answer, what string) {
-	if !p.mayTouch() && p.on {
+	if !p.ours && p.on {
 		p.hold("the machine was found running and may be in use: metald host take " + p.Host.Name + " --reason TEXT")
 		return
 	}
@@ -112,7 +113,7 @@ func (p *planner) boot(answer, what string) {
 	p.add("bmc", "set one-time boot from "+from+" and read it back", p.bmcName(), false)
 	p.add("power", "On", p.bmcName(), false)
 	p.add("boot", what, "", false)
-	p.on = true
+	p.on, p.ours, p.runs = true, true, answer != bootRamdisk
 }
 
 // advance is the way from first sight to a running host.
