@@ -53,9 +53,10 @@ func init() {
 
 // hidden are commands that the lab gives itself.
 var hidden = map[string]func(ctx context.Context, r *rack.Rack, args []string) error{
-	"bmc":      func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeBMC(ctx, args[0]) },
-	"stranger": func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeStranger(ctx, args[0]) },
-	"keep":     func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeChassis(ctx, args[0]) },
+	"bmc":       func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeBMC(ctx, args[0]) },
+	"stranger":  func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeStranger(ctx, args[0]) },
+	"keep":      func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeChassis(ctx, args[0]) },
+	"advertise": func(ctx context.Context, r *rack.Rack, args []string) error { return r.Advertise(ctx, args[0]) },
 	// What ipmi_sim starts: chassis HOST get|set|check NAME VALUE ...
 	"chassis": func(_ context.Context, r *rack.Rack, args []string) error {
 		said, err := r.Chassis(args[0], args[1:]...)

@@ -112,6 +112,9 @@ func (r *Rack) fresh(ctx context.Context) error {
 	if err := r.network(ctx); err != nil {
 		return err
 	}
+	if err := r.startAdvertiser(ctx); err != nil {
+		return err
+	}
 	return r.wrappers()
 }
 
