@@ -36,8 +36,10 @@ type ram struct {
 	pages map[int64][]byte // never changed in place, so that a copy of the map is a copy of the disk
 	ops   []op
 	fail  func(op int) error // asked before each write and zeroing
-	done  func(op int)
-	deaf  bool // acknowledges everything and keeps nothing
+	// flushed is told the number of each flush.
+	flushed func(n int)
+	flushes int
+	deaf    bool // acknowledges everything and keeps nothing
 }
 
 func newRAM(size int64) *ram { return &ram{size: size, pages: map[int64][]byte{}} }
@@ -99,8 +101,10 @@ func (r *ram) do(o op) error {
 	if !o.flush && !r.deaf {
 		r.apply(o.off, o.data, o.n)
 	}
-	if r.done != nil {
-		r.done(len(r.ops))
+	if o.flush {
+		if r.flushes++; r.flushed != nil {
+			r.flushed(r.flushes)
+		}
 	}
 	return nil
 }

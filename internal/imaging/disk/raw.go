@@ -5,7 +5,6 @@ package disk
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
@@ -32,8 +31,8 @@ func (i *install) raw(ctx context.Context) (Result, error) {
 		return Result{}, &TooSmallError{Disk: i.name, Found: i.size, Needed: from.length}
 	}
 	head := aligned(int(edge))
-	n, err := io.ReadFull(from, head)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+	n, _, err := fill(from, head)
+	if err != nil {
 		return Result{}, fmt.Errorf("fetching the image: %w", imageFault(err))
 	}
 	d := &rawDisk{head: head[:roundUp(int64(n), i.sector)]}

@@ -144,9 +144,8 @@ func (t *target) dispatch(ctx context.Context, r io.Reader, off, limit int64, jo
 			return done, err
 		}
 		b := t.buffer()
-		n, err := io.ReadFull(r, b[:min(bufferSize, limit-done)])
-		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-		if err != nil && !end {
+		n, end, err := fill(r, b[:min(bufferSize, limit-done)])
+		if err != nil {
 			t.pool <- b
 			return done, err
 		}
@@ -185,6 +184,22 @@ func (t *target) dispatch(ctx context.Context, r io.Reader, off, limit int64, jo
 	}
 	flush()
 	return done, nil
+}
+
+// fill reads until b is full or r is at its end. It differs from io.ReadFull in that an unpacker's io.ErrUnexpectedEOF stays
+// the error that it is.
+func fill(r io.Reader, b []byte) (n int, end bool, err error) {
+	for n < len(b) {
+		k, err := r.Read(b[n:])
+		n += k
+		switch {
+		case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+			return n, true, nil
+		case err != nil:
+			return n, false, err
+		}
+	}
+	return n, false, nil
 }
 
 func (t *target) do(ctx context.Context, j job, rec *record) error {
