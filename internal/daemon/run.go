@@ -234,7 +234,14 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	})
 	g.Go(func() error { return d.Mind.Run(ctx) })
 	for i, server := range d.dhcp {
-		g.Go(func() error { return server.Serve(ctx, d.sockets.DHCP[i]) })
+		g.Go(func() error {
+			select {
+			case <-d.Mind.Synced(): // what came meanwhile waits in the socket
+			case <-ctx.Done():
+				return nil
+			}
+			return server.Serve(ctx, d.sockets.DHCP[i])
+		})
 	}
 	if conn := d.sockets.TFTP; conn != nil {
 		g.Go(func() error { return d.tftp.Serve(ctx, conn) })

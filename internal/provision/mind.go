@@ -121,6 +121,7 @@ type Mind struct {
 	acts             acts
 	slots            slots
 	sighting         *sightings
+	synced           chan struct{}
 }
 
 // work is one thing to look at: a host, a pool, a cluster or an image.
@@ -153,6 +154,7 @@ func New(c Config) *Mind {
 		bmcs:      newControllers(),
 		follows:   newFollows(),
 		transfers: newTransfers(c.Now()),
+		synced:    make(chan struct{}),
 	}
 	m.sighting = newSightings(c.Store.Sightings(), c.Logger, c.Now)
 	m.hosts = newMirror(func(h *metal3.BareMetalHost, gone bool) {
@@ -257,6 +259,10 @@ func (m *Mind) lookAtPools(namespace string) {
 	}
 }
 
+// Synced is closed once Run has all objects in memory. Until then Boot takes hosts for strangers, and does not know what was
+// ordered for them.
+func (m *Mind) Synced() <-chan struct{} { return m.synced }
+
 // Run works until ctx ends.
 func (m *Mind) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -284,6 +290,7 @@ func (m *Mind) Run(ctx context.Context) error {
 			return g.Wait()
 		}
 	}
+	close(m.synced)
 	for range workers {
 		g.Go(func() error {
 			for {
