@@ -193,7 +193,7 @@ type DriveErasure struct {
 	Model        string `json:"model,omitempty"`
 	SizeBytes    int64  `json:"sizeBytes,omitempty"`
 	// Method is what did it: nvme-sanitize-crypto, nvme-sanitize-block, nvme-format-crypto, nvme-format, ata-secure-erase-enhanced,
-	// ata-secure-erase, scsi-sanitize, discard, overwrite, metadata.
+	// ata-secure-erase, scsi-sanitize-crypto, scsi-sanitize, secure-discard, discard, overwrite, metadata.
 	Method string `json:"method,omitempty"`
 	// Tried are the methods before it that the drive does not have or failed at, one line each.
 	Tried   []string     `json:"tried,omitempty"`

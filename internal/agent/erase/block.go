@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -71,8 +70,8 @@ func partitions(dir string) ([]Extent, error) {
 	var all []Extent
 	for _, entry := range entries {
 		part := filepath.Join(dir, entry.Name())
-		if _, err := os.Stat(filepath.Join(part, "partition")); errors.Is(err, fs.ErrNotExist) {
-			continue
+		if _, err := os.Stat(filepath.Join(part, "partition")); err != nil {
+			continue // another of the drive's attributes
 		}
 		start, err := number(filepath.Join(part, "start"))
 		if err != nil {

@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -411,5 +414,28 @@ func TestPlaces(t *testing.T) {
 				t.Errorf("%d bytes: byte %d is not read", test.size, at)
 			}
 		}
+	}
+}
+
+func TestPartitions(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"alignment_offset": "0", "queue/rotational": "1", "sda1/partition": "1", "sda1/start": "2048\n", "sda1/size": "4096\n",
+		"sda2/partition": "2", "sda2/start": "6144", "sda2/size": "1",
+	} {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := partitions(dir)
+	if want := []Extent{{1 << 20, 2 << 20}, {3 << 20, 512}}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "sda2/size"), []byte("much"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := partitions(dir); err == nil {
+		t.Error("a partition of an unknown size was taken")
 	}
 }
