@@ -8,10 +8,12 @@ import (
 	"encoding/pem"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +30,9 @@ type mind struct {
 	pinned string
 	epoch  int64
 	orders []v1alpha1.Order
+	// restart makes the desk anew, as a daemon does that was restarted: it knows no session.
+	restart func()
+	desk    atomic.Pointer[desk.Desk]
 }
 
 var theHost = v1alpha1.HostRef{Namespace: "default", Name: "r1n01", UID: "uid-1"}
@@ -66,6 +71,8 @@ type machine struct {
 	open   func() (agent.TPM, error)
 	joined chan v1alpha1.JoinSeed
 	off    chan struct{}
+	// installing is called by Install, and may be nil.
+	installing func()
 }
 
 func (m *machine) Hello() v1alpha1.Hello {
@@ -79,6 +86,10 @@ func (m *machine) Join(_ context.Context, seed v1alpha1.JoinSeed) error { m.join
 func (m *machine) PowerOff() error                                      { close(m.off); return nil }
 
 func (m *machine) Install(_ context.Context, plan v1alpha1.InstallPlan, progress func(v1alpha1.StepProgress)) (bool, error) {
+	if m.installing != nil {
+		m.installing() // and no word of progress, by which the agent would learn of a restart before the end
+		return true, nil
+	}
 	progress(v1alpha1.StepProgress{Doing: "writing " + plan.Disk.Name, Done: 1, Total: 2})
 	return true, nil
 }
@@ -95,10 +106,14 @@ func door(t *testing.T, m *mind) (*inventory.Store, *agent.Client) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	server := httptest.NewUnstartedServer(desk.New(desk.Config{
-		Registrar: m, Orders: m, Inventories: store.Inventories(), Lookout: m, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
-		PerSource: 1000,
-	}))
+	m.restart = func() {
+		m.desk.Store(desk.New(desk.Config{
+			Registrar: m, Orders: m, Inventories: store.Inventories(), Lookout: m, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+			PerSource: 1000,
+		}))
+	}
+	m.restart()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.desk.Load().ServeHTTP(w, r) }))
 	server.TLS = &tls.Config{MinVersion: tls.VersionTLS13}
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -172,6 +187,33 @@ func TestAgentAtTheDesk(t *testing.T) {
 		t.Fatal(err)
 	}
 	ride(t, func() (agent.TPM, error) { return tpm, nil })
+}
+
+// A daemon that is restarted just before a long step ends hears how it ended, and the work is not done again.
+func TestDaemonRestartedAtTheEndOfAStep(t *testing.T) {
+	install := v1alpha1.Order{Message: v1alpha1.Message{Step: v1alpha1.InstallStep}, Install: &v1alpha1.InstallPlan{Disk: v1alpha1.DiskTarget{Name: "sda"}}}
+	m := &mind{epoch: 3, orders: []v1alpha1.Order{install, install, {Message: v1alpha1.Message{Step: v1alpha1.PowerOffStep}}}}
+	store, client := door(t, m)
+	tpm, err := desktest.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	installs := 0
+	host := &machine{open: func() (agent.TPM, error) { return tpm, nil }, off: make(chan struct{}), installing: func() { installs++; m.restart() }}
+	a := agent.Agent{Daemon: client, Machine: host, Console: agent.NewConsole(io.Discard), Mode: v1alpha1.RamdiskMode, Version: "v0"}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := a.Run(ctx); err != nil {
+		t.Fatalf("running the agent: %v", err)
+	}
+	object, err := store.Inventories().Get(t.Context(), "default", "r1n01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := object.Status.Agent.Steps
+	if installs != 1 || len(steps) != 2 || steps[0].Step != v1alpha1.InstallStep || !steps[0].OK {
+		t.Errorf("installed %d times, and the inventory holds %+v", installs, steps)
+	}
 }
 
 func TestAgentTrustsTheSitesAuthorityAlone(t *testing.T) {

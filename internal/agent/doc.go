@@ -8,6 +8,7 @@
 // It must not know how the daemon is reached, how a lease or a mount is made, nor what an order is for: it has a Daemon, a
 // Machine and a Console and decides nothing itself. So the same agent runs against the real daemon in fake time.
 //
-// Start reading at Agent.Run, then steps.go; client.go is the wire. The packages below it do things to a real machine:
-// facts sees it, tpm proves it, early is the first program's work, network brings it on the wire, kubelet makes it a Node.
+// Start reading at Agent.Run, then steps.go and long.go (what takes hours and must not be done twice); client.go is the
+// wire. The packages below it do things to a real machine: facts sees it, tpm proves it, early is the first program's work,
+// network brings it on the wire, erase empties its drives, kubelet makes it a Node.
 package agent

@@ -439,3 +439,13 @@ func TestPartitions(t *testing.T) {
 		t.Error("a partition of an unknown size was taken")
 	}
 }
+
+// A disk that is dying takes its time for each place.
+func TestSamplingGivesUp(t *testing.T) {
+	reads := 0
+	m := newMemory(32 << 20)
+	m.read = func(int64) error { reads++; return errIO }
+	if s := take(m, places(32<<20, nil, randomPlaces), &Pulse{}); len(s) != 0 || reads != badPlaces {
+		t.Errorf("got %d blocks after %d reads, want none after %d", len(s), reads, badPlaces)
+	}
+}

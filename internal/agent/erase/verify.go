@@ -24,6 +24,8 @@ const (
 	discardPlaces = 256
 	// maxPartitions bounds the partitions whose places are read.
 	maxPartitions = 256
+	// badPlaces is how many places may be unreadable before sampling ends: a dying disk takes half a minute for each.
+	badPlaces = 8
 )
 
 // Extent is a part of a drive, in bytes.
@@ -68,16 +70,21 @@ var (
 // sample is what a drive held in some places: a hash of each block, none where it could not be read.
 type sample map[int64]uint64
 
-// take reads a sample. A place that cannot be read is left out: that is no reason not to erase the drive.
+// take reads a sample. What cannot be read is left out: that is no reason not to erase the drive.
 func take(r io.ReaderAt, where []Extent, p *Pulse) sample {
 	s := sample{}
 	buffer := aligned(placeBytes)
+	bad := 0
 	for n, e := range where {
 		data := buffer[:e.Length]
-		if _, err := r.ReadAt(data, e.Start); err == nil {
-			for at, block := range blocks(data) {
-				s[e.Start+at] = maphash.Bytes(seed, block)
+		if _, err := r.ReadAt(data, e.Start); err != nil {
+			if bad++; bad == badPlaces {
+				break
 			}
+			continue
+		}
+		for at, block := range blocks(data) {
+			s[e.Start+at] = maphash.Bytes(seed, block)
 		}
 		p.Move(int64(n+1), int64(len(where)))
 	}
