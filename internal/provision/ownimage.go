@@ -14,6 +14,7 @@ import (
 
 	"metald.io/metald/api/v1alpha1"
 	"metald.io/metald/internal/bmc"
+	"metald.io/metald/internal/imaging/configdrive"
 )
 
 // ownImage works out what a user's own spec.image means: it is written as it is, and joins no cluster of ours.
@@ -83,7 +84,8 @@ func (s *step) configDrive(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading metaData: %w", err)
 	}
-	drive, err := []byte(nil), fmt.Errorf("soon %s%s%s", meta, user, network)
+	drive, err := configdrive.Build(configdrive.Host{UUID: string(s.Host.UID), Namespace: s.Host.Namespace, Name: s.Host.Name},
+		configdrive.Data{Meta: meta, User: user, Network: network})
 	if err != nil {
 		return nil, fmt.Errorf("making the config drive: %w", err)
 	}
