@@ -27,6 +27,7 @@ const marker = "the tenant's secret, "
 type plug struct {
 	serial string
 	mib    int
+	odd    int // bytes more
 	qemu   []string
 	method string
 	tried  string // one of the lines
@@ -44,10 +45,10 @@ var plugs = []plug{
 		"-drive", backed("n2", "discard=unmap"), "-device", "nvme-ns,drive=n2,bus=nv,nsid=2"}},
 	{serial: "SATA-TRIM", mib: 48, method: "discard", tried: "ata-secure-erase-enhanced, ata-secure-erase: the drive does not have it", qemu: []string{
 		"-device", "ahci,id=ahci", "-drive", backed("s1", "discard=unmap"), "-device", "ide-hd,drive=s1,bus=ahci.0,serial=SATA-TRIM"}},
-	{serial: "SATA-DISK", mib: 48, method: "overwrite", tried: "discard: it reported success, but byte 0 and on are not zero", qemu: []string{
+	{serial: "SATA-DISK", mib: 48, odd: 512, method: "overwrite", tried: "discard: it reported success, but byte 0 and on are not zero", qemu: []string{
 		"-drive", backed("s2", "discard=ignore"), "-device", "ide-hd,drive=s2,bus=ahci.1,serial=SATA-DISK"}},
 	{serial: "SCSI", mib: 48, method: "overwrite", tried: "scsi-sanitize: the drive does not have it", qemu: []string{
-		"-device", "virtio-scsi-pci,id=scsi", "-drive", backed("c1", "discard=ignore"), "-device", "scsi-hd,drive=c1,bus=scsi.0,serial=SCSI,discard_granularity=0"}},
+		"-device", "virtio-scsi-pci,id=scsi", "-drive", backed("c1", "discard=ignore"), "-device", "scsi-hd,drive=c1,bus=scsi.0,serial=SCSI,discard_granularity=0,logical_block_size=4096,physical_block_size=4096"}},
 	{serial: "VIRTIO-TRIM", mib: 200, method: "discard", qemu: []string{
 		"-drive", backed("v1", "discard=unmap"), "-device", "virtio-blk-pci,drive=v1,serial=VIRTIO-TRIM"}},
 	{serial: "VIRTIO", mib: 33, method: "overwrite", tried: "discard: the drive does not have it", qemu: []string{
@@ -61,7 +62,7 @@ var plugs = []plug{
 func (p plug) fill(t *testing.T, file string) {
 	t.Helper()
 	block := bytes.Repeat([]byte(fmt.Sprintf("%s%-11s", marker, p.serial)), 1<<20/32)
-	data := bytes.Repeat(block, p.mib)
+	data := append(bytes.Repeat(block, p.mib), block[:p.odd]...)
 	table := make([]byte, 512)
 	copy(table[446:], []byte{0, 0, 2, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 0x10, 0, 0}) // from 1 MiB, 2 MiB long
 	table[510], table[511] = 0x55, 0xaa
