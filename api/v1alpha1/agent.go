@@ -160,7 +160,8 @@ type ImageFiles struct {
 // .gz is unpacked while it is written; the checksum is of the file as it is fetched.
 type RawImage struct {
 	URL string `json:"url"`
-	// Checksum is in hex; ChecksumType is md5, sha256 or sha512.
+	// Checksum is in hex, or the http URL of a file that lists it beside the image's name; ChecksumType is md5, sha256, sha512, or
+	// empty or auto where the length tells.
 	Checksum     string `json:"checksum"`
 	ChecksumType string `json:"checksumType"`
 	// ConfigDrive is a file system labelled config-2, which gets a partition of its own at the disk's end; empty for none.

@@ -69,6 +69,9 @@ type download struct {
 
 // openRaw begins to fetch a user's image.
 func openRaw(ctx context.Context, source Source, plan *v1alpha1.RawImage) (_ *download, err error) {
+	if plan, err = settleChecksum(ctx, source, plan); err != nil {
+		return nil, err
+	}
 	sum, err := newChecksum(plan.ChecksumType)
 	if err != nil {
 		return nil, err
