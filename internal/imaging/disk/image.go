@@ -73,7 +73,7 @@ func (i *install) image(ctx context.Context) (Result, error) {
 	}
 	from, err := i.Source.File(ctx, root.File, "root.img")
 	if err != nil {
-		return Result{}, fmt.Errorf("fetching root.img: %w", err)
+		return Result{}, fmt.Errorf("fetching root.img: %w", imageFault(err))
 	}
 	defer from.Close()
 	if err := i.wipe(); err != nil {
@@ -132,9 +132,13 @@ func (i *install) writeImage(ctx context.Context, g *gpt, root io.Reader, loader
 		p, _ := g.find(name) // it was laid out with all names
 		return p
 	}
+	// What others left at the edges of a partition would be taken for a file system or a part of a RAID.
 	for _, name := range []string{RootB, RootBHash, State} {
-		if err := i.Zero(at(name).Offset, mib); err != nil {
-			return i.failed(err, at(name).Offset)
+		p := at(name)
+		for _, off := range []int64{p.Offset, p.Offset + p.Size - mib} {
+			if err := i.Zero(off, mib); err != nil {
+				return i.failed(err, off)
+			}
 		}
 	}
 	i.meter.begin("writing root-a of "+i.name, plan.Root.SizeBytes)
@@ -188,7 +192,7 @@ func (i *install) writeESP(ctx context.Context, esp Partition, loader []byte) er
 	}
 	uki, err := i.Source.File(ctx, plan.UKI, "uki.efi")
 	if err != nil {
-		return fmt.Errorf("fetching the UKI: %w", err)
+		return fmt.Errorf("fetching the UKI: %w", imageFault(err))
 	}
 	defer uki.Close()
 	i.meter.begin("writing the boot files of "+i.name, plan.UKI.SizeBytes)

@@ -58,6 +58,9 @@ func (i *install) raw(ctx context.Context) (Result, error) {
 	if err := i.unchanged(); err != nil {
 		return Result{}, err
 	}
+	if err := context.Cause(ctx); err != nil {
+		return Result{}, err
+	}
 	if err := i.commitRaw(d); err != nil {
 		return Result{}, err
 	}

@@ -67,12 +67,12 @@ func whole(ctx context.Context, source Source, file v1alpha1.File, name string, 
 	}
 	r, err := source.File(ctx, file, name)
 	if err != nil {
-		return nil, fmt.Errorf("fetching %s: %w", name, err)
+		return nil, fmt.Errorf("fetching %s: %w", name, imageFault(err))
 	}
 	defer r.Close()
 	var b bytes.Buffer
 	if _, err := io.Copy(&b, io.LimitReader(r, file.SizeBytes+1)); err != nil {
-		return nil, fmt.Errorf("fetching %s: %w", name, err)
+		return nil, fmt.Errorf("fetching %s: %w", name, imageFault(err))
 	}
 	sum := sha256.Sum256(b.Bytes())
 	if got := hex.EncodeToString(sum[:]); got != file.SHA256 {
