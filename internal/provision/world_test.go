@@ -23,7 +23,6 @@ import (
 
 	"metald.io/metald/api/v1alpha1"
 	"metald.io/metald/internal/bmc"
-	"metald.io/metald/internal/cluster"
 	"metald.io/metald/internal/inventory"
 	"metald.io/metald/internal/pxe"
 )
