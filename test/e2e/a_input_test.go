@@ -79,7 +79,7 @@ func TestImportRefusesUnknownColumn(t *testing.T) {
 // A host is imported with a wrong password; the BMC then hangs; then the password is right and the BMC answers. Each must
 // show its cause, and the last must heal it without anybody touching metald.
 func TestWrongPasswordThenHungBMC(t *testing.T) {
-	path, err := lab.HostsFile(func(string) (string, error) { return "not-the-password", nil })
+	path, err := lab.HostsFile(func(string) (string, error) { return "not-the-password", nil }, host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestWrongPasswordThenHungBMC(t *testing.T) {
 			lab.Signal(host+".bmc", syscall.SIGCONT)
 		}
 	}()
-	if err := lab.Import(t.Context()); err != nil { // the right password now
+	if err := lab.Import(t.Context(), host); err != nil { // the right password now
 		t.Fatal(err)
 	}
 	follow(t, func(h rack.Host) bool {

@@ -7,8 +7,6 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,19 +15,12 @@ import (
 )
 
 // TestFirstLight is the whole path of one host, with the daemon killed once on the way at a moment that the seed decides.
-// E2E_SEED=N repeats a moment.
 func TestFirstLight(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("E2E_SEED"); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("E2E_SEED: %v", err)
-		}
-	}
+	seed := seed(t)
 	// The way to Ready takes about a minute on an idle machine, and longer on a busy one.
 	moment := time.Duration(rand.New(rand.NewPCG(seed, 0)).Int64N(int64(50 * time.Second)))
 	t.Logf("E2E_SEED=%d: kill -9 of metald %s after the import", seed, moment.Round(time.Millisecond))
-	if err := lab.Import(t.Context()); err != nil {
+	if err := lab.Import(t.Context(), host); err != nil {
 		t.Fatal(err)
 	}
 	start, killed := time.Now(), false

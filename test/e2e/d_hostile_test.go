@@ -144,24 +144,31 @@ func TestKilledWhileSendingBootFile(t *testing.T) {
 	needReady(t)
 }
 
-// reboot pulls the machine's plug while metald is away, changes something, and lets metald find the host off.
+// reboot pulls the first machine's plug while metald is away, changes something, and lets metald find the host off.
 func reboot(t *testing.T, change func() (func() error, error)) (restore func() error) {
+	t.Helper()
+	rebootHost(t, host, func() (err error) {
+		restore, err = change()
+		return err
+	})
+	return restore
+}
+
+func rebootHost(t *testing.T, name string, change func() error) {
 	t.Helper()
 	if err := lab.Stop("metald", 20*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if err := lab.Button(t.Context(), host, "off"); err != nil {
+	if err := lab.Button(t.Context(), name, "off"); err != nil {
 		t.Fatal(err)
 	}
-	restore, err := change()
-	if err != nil {
+	if err := change(); err != nil {
 		t.Fatal(err)
 	}
 	if err := lab.StartMetald(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	follow(t, func(h rack.Host) bool { return !h.Ready() })
-	return restore
+	followHost(t, name, func(h rack.Host) bool { return !h.Ready() })
 }
 
 // refused says whether the machine was turned away, or turned its image away, for that reason.

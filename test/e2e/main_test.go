@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,7 +23,8 @@ import (
 	"metald.io/metald/test/lab/rack"
 )
 
-// lab is the rack that all tests share; host is its one machine.
+// lab is the rack that all tests share; host is its first machine, which runs from memory. Tests that are about one machine
+// are about that one.
 var (
 	lab  *rack.Rack
 	host string
@@ -156,7 +158,9 @@ type hostStatus struct {
 	} `json:"conditions"`
 }
 
-func status(t *testing.T) hostStatus {
+func status(t *testing.T) hostStatus { t.Helper(); return statusOf(t, host) }
+
+func statusOf(t *testing.T, name string) hostStatus {
 	t.Helper()
 	var list struct {
 		Items []hostStatus `json:"items"`
@@ -166,32 +170,55 @@ func status(t *testing.T) hostStatus {
 		t.Fatalf("reading metald status -o json: %v\n%s", err, text)
 	}
 	for _, h := range list.Items {
-		if h.Metadata.Name == host {
+		if h.Metadata.Name == name {
 			return h
 		}
 	}
-	t.Fatalf("metald status does not list %s:\n%s", host, text)
+	t.Fatalf("metald status does not list %s:\n%s", name, text)
 	return hostStatus{}
 }
 
 // follow waits until done, telling each change, and ends when nothing moves any more.
 func follow(t *testing.T, done func(rack.Host) bool) rack.Host {
 	t.Helper()
-	var last rack.Host
-	err := lab.Follow(t.Context(), host, func(h rack.Host) (bool, error) {
+	return followHost(t, host, done)
+}
+
+func followHost(t *testing.T, name string, done func(rack.Host) bool) (last rack.Host) {
+	t.Helper()
+	followHosts(t, []string{name}, func(h rack.Host) bool {
 		last = h
-		return done(h), nil
+		return done(h)
 	})
-	if err != nil {
+	return last
+}
+
+// followHosts waits until done has said so of each host.
+func followHosts(t *testing.T, names []string, done func(rack.Host) bool) {
+	t.Helper()
+	if err := lab.FollowAll(t.Context(), names, func(h rack.Host) (bool, error) { return done(h), nil }); err != nil {
 		t.Fatal(err)
 	}
-	return last
+}
+
+// seed is what a run's moments follow from. E2E_SEED=N repeats one.
+func seed(t *testing.T) uint64 {
+	t.Helper()
+	if text := os.Getenv("E2E_SEED"); text != "" {
+		seed, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatalf("E2E_SEED: %v", err)
+		}
+		return seed
+	}
+	return uint64(time.Now().UnixNano())
 }
 
 // eventually tries until it holds; the limit is for things that take no machine's boot.
 func eventually(t *testing.T, what string, limit time.Duration, holds func() (bool, string)) {
 	t.Helper()
 	var said string
+	limit = lab.Scale(limit)
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
 		ok, now := holds()
 		if ok {

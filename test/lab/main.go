@@ -47,6 +47,12 @@ func init() {
 			}
 			return r.Console(ctx, args[0], os.Stdin, os.Stdout)
 		}},
+		{"disk", "HOST", "show what lies on a machine's disk, seen from outside", func(ctx context.Context, r *rack.Rack, args []string) error {
+			if len(args) != 1 {
+				return errors.New("disk needs the name of one host")
+			}
+			return r.ShowDisk(ctx, args[0])
+		}},
 		{"power", "HOST on|off|reset|netboot", "press a machine's buttons through its BMC, past metald", power},
 	}
 }
