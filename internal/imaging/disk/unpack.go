@@ -103,7 +103,7 @@ func openRaw(ctx context.Context, source Source, plan *v1alpha1.RawImage) (_ *do
 	case bytes.HasPrefix(begin, []byte(gzipMagic)):
 		err = d.gzip()
 	case name == ".zst" || name == ".gz":
-		err = &ImageError{What: "beginning of " + path.Base(plan.URL), Got: fmt.Sprintf("%x", begin[:min(4, len(begin))]), Want: "a compressed file"}
+		err = &ImageError{What: "beginning of " + fetch.Shown(plan.URL), Got: fmt.Sprintf("%x", begin[:min(4, len(begin))]), Want: "a compressed file"}
 	default:
 		err = nil
 	}
@@ -143,7 +143,7 @@ func (d *download) check() error {
 	got := hex.EncodeToString(d.digest.Sum())
 	d.digest = nil
 	if !strings.EqualFold(got, d.plan.Checksum) {
-		return &ImageError{What: d.plan.ChecksumType + " of " + d.plan.URL, Got: got, Want: strings.ToLower(d.plan.Checksum)}
+		return &ImageError{What: d.plan.ChecksumType + " of " + fetch.Shown(d.plan.URL), Got: got, Want: strings.ToLower(d.plan.Checksum)}
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -67,6 +68,16 @@ type File struct {
 	Patience time.Duration
 }
 
+// Shown is a URL as it may be shown to people: without the password and the query, where signatures and tokens are.
+func Shown(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "a URL that cannot be read"
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
+
 // Reader is the file's bytes in order. A connection that breaks, stalls or is refused is taken up again where it ended. Its
 // errors are final: *StatusError of a client error (4xx), *LengthError, *ChangedError, or patience and context at an end.
 type Reader struct {
@@ -113,7 +124,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 			r.fed = time.Now()
 			r.done += int64(n)
 			if r.size >= 0 && r.done > r.size {
-				return 0, &LengthError{URL: r.URL, Got: r.done, Want: r.size}
+				return 0, &LengthError{URL: Shown(r.URL), Got: r.done, Want: r.size}
 			}
 			return n, nil // an error comes again with the next call
 		}
@@ -151,11 +162,11 @@ func (r *Reader) drop() {
 // wait lets some time pass after a failure, unless the time is over.
 func (r *Reader) wait(last error) error {
 	if r.Patience > 0 && time.Since(r.fed) > r.Patience {
-		return fmt.Errorf("fetching %s: no byte for %s: %w", r.URL, r.Patience, last)
+		return fmt.Errorf("fetching %s: no byte for %s: %w", Shown(r.URL), r.Patience, last)
 	}
 	select {
 	case <-r.ctx.Done():
-		return fmt.Errorf("fetching %s: %w (last: %w)", r.URL, context.Cause(r.ctx), last)
+		return fmt.Errorf("fetching %s: %w (last: %w)", Shown(r.URL), context.Cause(r.ctx), last)
 	case <-time.After(pause):
 		return nil
 	}
@@ -195,7 +206,7 @@ func (r *Reader) ask() (err error) {
 	}()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL, nil)
 	if err != nil {
-		return &StatusError{URL: r.URL, Status: err.Error(), Code: http.StatusBadRequest}
+		return &StatusError{URL: Shown(r.URL), Status: "nothing: it is no URL", Code: http.StatusBadRequest}
 	}
 	req.Header.Set("Accept-Encoding", "identity") // the bytes as they lie there: a digest is of those
 	if r.done > 0 {
@@ -205,6 +216,9 @@ func (r *Reader) ask() (err error) {
 		}
 	}
 	if resp, err = r.Client.Do(req); err != nil {
+		if outer, ok := errors.AsType[*url.Error](err); ok {
+			err = outer.Err // it repeats the URL, with all that is in it
+		}
 		return err
 	}
 	if err := r.accept(resp, timer); err != nil {
@@ -223,7 +237,7 @@ func (r *Reader) accept(resp *http.Response, timer *time.Timer) error {
 		}
 		return nil
 	case resp.StatusCode != http.StatusOK:
-		return &StatusError{URL: r.URL, Status: resp.Status, Code: resp.StatusCode}
+		return &StatusError{URL: Shown(r.URL), Status: resp.Status, Code: resp.StatusCode}
 	}
 	tag := resp.Header.Get("ETag")
 	if strings.HasPrefix(tag, "W/") {
@@ -231,9 +245,9 @@ func (r *Reader) accept(resp *http.Response, timer *time.Timer) error {
 	}
 	switch {
 	case r.done > 0 && tag != "" && r.tag != "" && tag != r.tag:
-		return &ChangedError{URL: r.URL}
+		return &ChangedError{URL: Shown(r.URL)}
 	case r.size >= 0 && resp.ContentLength >= 0 && resp.ContentLength != r.size:
-		return &LengthError{URL: r.URL, Got: resp.ContentLength, Want: r.size}
+		return &LengthError{URL: Shown(r.URL), Got: resp.ContentLength, Want: r.size}
 	}
 	if r.size < 0 && resp.ContentLength >= 0 {
 		r.size = resp.ContentLength

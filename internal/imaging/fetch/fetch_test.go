@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -124,5 +125,18 @@ func TestDigest(t *testing.T) {
 	}
 	if got, want := d.Sum(), sha256.Sum256(content); !bytes.Equal(got, want[:]) {
 		t.Errorf("digest %x, want %x", got, want)
+	}
+}
+
+func TestErrorsKeepSecrets(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	secret := "/image.raw?X-Amz-Signature=s3cret"
+	gone := "http://user:s3cret@" + server.Listener.Addr().String()
+	for _, url := range []string{gone + secret, "http://user:s3cret@127.0.0.1:1" + secret, "http://s3cret\x7f/"} {
+		_, err := Open(t.Context(), File{Client: server.Client(), URL: url, Patience: time.Nanosecond})
+		if err == nil || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("error %v, want one without secrets", err)
+		}
 	}
 }
