@@ -44,7 +44,8 @@ var arrows = map[string][]string{
 
 	"daemon": {"api", "inventory", "bmc", "pxe", "imaging", "gpu", "cluster", "provision", "apiserver", "desk"},
 
-	"cmd/metald":       {"api", "bmc", "imaging", "daemon"},
+	// provision for `metald plan` alone: it shows what the mind's own rules say, instead of having rules of its own.
+	"cmd/metald":       {"api", "bmc", "imaging", "provision", "daemon"},
 	"cmd/metald-agent": {"api", "gpu", "imaging", "agent"},
 
 	// The lab and the scenarios stand beside the house and may look into every room.
@@ -65,8 +66,6 @@ var reasons = map[string]string{
 	"agent>daemon":        "the agent must stay small: no Metal3 types, no store, no API server",
 	"daemon>agent":        "the agent runs on another machine",
 	"cmd/metald>cluster":  "commands are clients of the API; only the daemon talks to clusters",
-	"cmd/metald>provision": "commands are clients of the API; a command that decides something about a host " +
-		"would be a second mind",
 }
 
 // long are the files that may be longer than the rest, each with the reason.

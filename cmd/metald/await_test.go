@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -39,11 +40,17 @@ func (m *moody) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "away", http.StatusServiceUnavailable)
 		return
 	}
-	if !strings.HasSuffix(r.URL.Path, "/baremetalhosts/"+m.host.Name) {
-		http.NotFound(w, r)
+	w.Header().Set("Content-Type", "application/json")
+	switch {
+	case strings.HasSuffix(r.URL.Path, "/nodepools"):
+		io.WriteString(w, `{"apiVersion":"metald.io/v1alpha1","kind":"NodePoolList","items":[]}`)
+		return
+	case !strings.HasSuffix(r.URL.Path, "/baremetalhosts/"+m.host.Name):
+		// As the API says it, which tells an object that is not there from a door that is not there.
+		w.WriteHeader(http.StatusNotFound)
+		io.WriteString(w, `{"apiVersion":"v1","kind":"Status","status":"Failure","reason":"NotFound","code":404}`)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(m.host)
 }
 

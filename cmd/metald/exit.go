@@ -46,6 +46,11 @@ func finish(root *cobra.Command, err error) int {
 	if text := err.Error(); text != "" {
 		fmt.Fprintln(root.ErrOrStderr(), "metald:", text)
 	}
+	return exitCode(err)
+}
+
+// exitCode is what an error ends the program with.
+func exitCode(err error) int {
 	var coded codedError
 	switch {
 	case errors.As(err, &coded):
@@ -54,6 +59,10 @@ func finish(root *cobra.Command, err error) int {
 		return exitRefused
 	}
 	return exitError
+}
+
+func refusedErrorf(format string, args ...any) error {
+	return codedError{exitRefused, fmt.Errorf(format, args...)}
 }
 
 // sort out wrong usage from failures: what goes wrong before a command's own function runs is usage.

@@ -54,6 +54,7 @@ func (d *door) changes(ctx context.Context, namespace string) <-chan struct{} {
 	}
 	go watch(d.metal3, "baremetalhosts")
 	go watch(d.metald, "hostprogresses")
+	go watch(d.metald, "nodepools") // which may be paused
 	return nudge
 }
 

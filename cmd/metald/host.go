@@ -16,17 +16,24 @@ import (
 )
 
 func newHostCommand(a *access) *cobra.Command {
-	return group("host", "Take, adopt, repin and forget hosts; list strangers",
-		newTakeCommand(a), newAdoptCommand(a), newRepinCommand(a), newSightingsCommand(a), newForgetCommand(a))
+	return group("host", "Take, reinstall, adopt, repin and forget hosts; list strangers",
+		newTakeCommand(a), newReinstallCommand(a), newAdoptCommand(a), newRepinCommand(a), newSightingsCommand(a), newForgetCommand(a))
 }
 
 func newTakeCommand(a *access) *cobra.Command {
 	var reason string
-	c := &cobra.Command{
-		Use: "take HOST...", Short: "Allow metald to power-cycle hosts that were found running",
-		Long: `Allow metald to power-cycle hosts that were found running. Without it such a host is only looked at through its BMC: what runs on
-it may be somebody's work.`,
-		Args: cobra.MinimumNArgs(1),
+	c := takesHosts(a, 1, &cobra.Command{
+		Use: "take HOST...", Short: "Allow metald to switch and overwrite hosts that were in use when it met them",
+		Long: `Allow metald to switch and overwrite hosts that were in use when it met them. Without it
+
+  a host that was found running is only looked at through its BMC: status says HostRunning;
+  a host whose disks held partitions is inspected, but no disk of it is written or erased: status says DisksInUse.
+
+What runs there, and what its disks hold, may be somebody's work. Taking a host by itself switches and writes nothing; it holds
+from then on, for all that a claim of the host asks for. 'metald plan HOST' shows what that is, 'metald status HOST' which disks
+hold partitions.`,
+		Example: `  metald plan r1n07
+  metald host take r1n07 --reason 'old test machine, its owner agreed'`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if reason == "" {
 				return usageErrorf("host take: want --reason, which is kept with your name on the host")
@@ -37,8 +44,8 @@ it may be somebody's work.`,
 			}
 			return eachHost(c, args, func(arg string) (string, error) { return takeHost(c.Context(), d, arg, reason) })
 		},
-	}
-	c.Flags().StringVar(&reason, "reason", "", "why it may be switched off, in a few words")
+	})
+	c.Flags().StringVar(&reason, "reason", "", "why it may be switched off and overwritten, in a few words")
 	return c
 }
 
@@ -61,14 +68,18 @@ func takeHost(ctx context.Context, d *door, arg, reason string) (string, error) 
 func newForgetCommand(a *access) *cobra.Command {
 	var abandon bool
 	var reason string
-	c := &cobra.Command{
+	c := takesHosts(a, 1, &cobra.Command{
 		Use: "forget HOST...", Short: "Delete hosts from metald",
-		Long: `Delete hosts from metald. Metald first lets go of the machine in the orderly way, which takes its BMC to answer; status shows
-how far it is. Where the machine or its BMC is gone for good, --abandon deletes the host at once: nothing is switched off and
-nothing is erased, and what runs there goes on running.
+		Long: `Delete hosts from metald. Metald first lets go of the machine in the orderly way: where it is a Node and its cluster answers, the
+Node is drained and removed, then the machine is switched off; status shows how far it is. A BMC that does not answer is asked
+three times, and then let go of all the same, with an Event that says so: a dead BMC does not need --abandon. Its disks keep
+what they hold: to have them erased, let the host leave its pool first.
+
+--abandon deletes the host at once and waits for nothing: no Node is drained, nothing is switched off and nothing is erased, and
+what runs there goes on running.
 
 The Secret with the BMC's credentials stays; it is the user's.`,
-		Args: cobra.MinimumNArgs(1),
+		Example: "  metald host forget r1n07\n  metald host forget r1n08 --abandon --reason 'sold, with its disks shredded'",
 		RunE: func(c *cobra.Command, args []string) error {
 			if abandon && reason == "" {
 				return usageErrorf("host forget --abandon: want --reason: nothing will be switched off or erased")
@@ -79,7 +90,7 @@ The Secret with the BMC's credentials stays; it is the user's.`,
 			}
 			return eachHost(c, args, func(arg string) (string, error) { return forgetHost(c.Context(), d, arg, abandon, reason) })
 		},
-	}
+	})
 	c.Flags().BoolVar(&abandon, "abandon", false, "do not wait for the machine: remove the finalizer that holds the host")
 	c.Flags().StringVar(&reason, "reason", "", "why it is abandoned, kept in an Event")
 	return c

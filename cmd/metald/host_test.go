@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -69,5 +70,62 @@ func TestForget(t *testing.T) {
 				t.Errorf("events %v, abandoned %v", events, tt.abandon)
 			}
 		})
+	}
+}
+
+// A pause over everything holds every host of every namespace, also one that is imported after it; it ends as a whole.
+func TestPauseAll(t *testing.T) {
+	data := openDoor(t)
+	makeNamespace(t, data, "elsewhere")
+	d, err := (&access{dataDir: data}).open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	enrol := func(namespace, name string, n int) {
+		t.Helper()
+		e, err := newEnrolment(ctx, d, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row := hostRow{namespace: namespace, name: name, bmcAddress: fmt.Sprintf("redfish://10.0.0.%d", n), username: "a", Password: "b",
+			bootMAC: fmt.Sprintf("52:54:00:00:00:%02d", n)}
+		if _, err := e.row(ctx, row); err != nil {
+			t.Fatal(err)
+		}
+	}
+	paused := func() string {
+		t.Helper()
+		views, err := statusOptions{all: true}.views(ctx, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, v := range views {
+			all = append(all, fmt.Sprintf("%s %v", v.Metadata.Name, v.PausedBy != "" && v.Paused))
+		}
+		return strings.Join(all, ", ")
+	}
+	enrol("default", "r1n01", 1)
+	for _, tt := range []struct {
+		off  bool
+		want string // what the command says
+		seen string // what status shows then
+	}{
+		{false, "paused", "r1n01 true, r1n02 true"},
+		{false, "already paused: " + byWhom("power work"), "r1n01 true, r1n02 true"},
+		{true, "goes on", "r1n01 false, r1n02 false"},
+		{true, "not paused", "r1n01 false, r1n02 false"},
+	} {
+		got, err := pausing{d: d, off: tt.off, reason: "power work"}.all(ctx)
+		if err != nil || got != tt.want {
+			t.Errorf("off %v: got %q, %v, want %q", tt.off, got, err, tt.want)
+		}
+		if _, err := d.host(ctx, "elsewhere/r1n02"); err != nil {
+			enrol("elsewhere", "r1n02", 2)
+		}
+		if seen := paused(); seen != tt.seen {
+			t.Errorf("off %v: status shows %s, want %s", tt.off, seen, tt.seen)
+		}
 	}
 }

@@ -22,6 +22,7 @@ type hostPage struct {
 	host      *metal3.BareMetalHost
 	progress  *v1alpha1.HostProgress
 	inventory *v1alpha1.HostInventory
+	pauses    pauses
 	events    []corev1.Event
 }
 
@@ -30,9 +31,15 @@ const maxEvents = 15
 func (p hostPage) print(w io.Writer, now time.Time) error {
 	out := &pageWriter{w: w}
 	v := view(p.host, p.progress)
+	v.hold(p.pauses.of(p.host))
+	if p.inventory != nil && p.progress != nil {
+		v.agent(p.progress.Status, p.inventory.Status.Agent)
+	}
 	p.head(out, v, now)
 	p.identity(out)
-	p.work(out)
+	p.work(out, v, now)
+	p.disks(out)
+	p.erased(out, now)
 	p.conditions(out, now)
 	p.phases(out, now)
 	p.eventLines(out, now)
@@ -50,9 +57,7 @@ func (p hostPage) head(out *pageWriter, v hostView, now time.Time) {
 		out.field("Waits for", "%s", text)
 		out.field("What to do", "%s", v.Waiting.Action)
 	}
-	if v.Paused {
-		out.field("Paused", "%s", cmp.Or(p.host.Annotations[v1alpha1.PausedAnnotation], "yes"))
-	}
+	out.field("Paused", "%s", v.PausedBy)
 	out.field("Error", "%s", v.Error)
 	if s := p.progress; s != nil && s.Status.Attempts > 0 {
 		next := ""
@@ -62,6 +67,7 @@ func (p hostPage) head(out *pageWriter, v hostView, now time.Time) {
 		out.field("Attempts", "%d%s", s.Status.Attempts, next)
 	}
 	out.field("Taken", "%s", p.host.Annotations[v1alpha1.TakenAnnotation])
+	out.field("To reinstall", "%s", p.host.Annotations[v1alpha1.ReinstallAnnotation])
 	out.field("Node", "%s", v.nodeText())
 	lease := ""
 	if s := p.progress; s != nil && s.Status.Power != nil {
@@ -105,20 +111,6 @@ func (p hostPage) identity(out *pageWriter) {
 	}
 }
 
-func (p hostPage) work(out *pageWriter) {
-	if p.progress == nil {
-		return
-	}
-	s := p.progress.Status
-	if d := s.Deployment; d != nil {
-		out.field("Runs", "image %s of pool %s in cluster %s (%s)", d.Image, d.Pool, d.Cluster, d.Method)
-		out.field("  Root hash", "%s", d.RootHash)
-	}
-	if b := s.Boot; b != nil {
-		out.field("Boot answer", "%s%s, epoch %d", b.Answer, optional(" %.12s", b.Digest), b.Epoch)
-	}
-}
-
 func (p hostPage) conditions(out *pageWriter, now time.Time) {
 	var rows [][]any
 	for _, c := range p.host.Status.Conditions {
@@ -133,11 +125,7 @@ func (p hostPage) phases(out *pageWriter, now time.Time) {
 	}
 	var rows [][]any
 	for _, ph := range p.progress.Status.Phases {
-		took := now.Sub(ph.Start.Time).Round(time.Second).String() + " so far"
-		if ph.End != nil {
-			took = ph.End.Sub(ph.Start.Time).Round(100 * time.Millisecond).String()
-		}
-		rows = append(rows, []any{ph.Name, clock(ph.Start), took})
+		rows = append(rows, []any{ph.Name, clock(ph.Start), took(ph.Start, ph.End, now)})
 	}
 	out.table("Phases", columnsOf("PHASE", "START", "TOOK"), rows)
 }
@@ -182,11 +170,28 @@ func (p *pageWriter) field(name, format string, args ...any) {
 }
 
 func (p *pageWriter) table(title string, columns []metav1.TableColumnDefinition, rows [][]any) {
-	if len(rows) == 0 || p.err != nil {
-		return
+	if len(rows) > 0 {
+		p.titled(title+":", columns, rows)
 	}
-	if _, p.err = fmt.Fprintf(p.w, "\n%s:\n", title); p.err == nil {
+}
+
+// titled writes its title also where there is no row.
+func (p *pageWriter) titled(title string, columns []metav1.TableColumnDefinition, rows [][]any) {
+	p.line("\n%s", title)
+	if len(rows) > 0 {
+		p.rows(columns, rows)
+	}
+}
+
+func (p *pageWriter) rows(columns []metav1.TableColumnDefinition, rows [][]any) {
+	if p.err == nil {
 		p.err = output{}.table(p.w, columns, rows)
+	}
+}
+
+func (p *pageWriter) line(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format+"\n", args...)
 	}
 }
 

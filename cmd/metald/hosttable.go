@@ -86,18 +86,18 @@ func columnsOf(names ...string) []metav1.TableColumnDefinition {
 }
 
 func printViews(w io.Writer, o output, views []hostView, withNamespace bool, now time.Time) error {
-	names := []string{"NAME", "BMC", "POWER", "STATE", "SINCE", "WAITING-FOR", "UNTIL", "NODE", "|", "BOOT-MAC", "IMAGE", "POOL", "EPOCH", "ERROR"}
+	names := []string{"NAME", "BMC", "POWER", "STATE", "SINCE", "WAITING-FOR", "UNTIL", "NODE", "|", "BOOT-MAC", "IMAGE", "DISK", "POOL", "EPOCH", "ERROR"}
 	if withNamespace {
 		names = append([]string{"NAMESPACE"}, names...)
 	}
 	var rows [][]any
 	for _, v := range views {
-		waiting := v.waitingText()
+		waiting := cmp.Or(v.Step.text(), v.waitingText())
 		if o.format != "wide" {
 			waiting = shorten(waiting, maxWaiting)
 		}
 		cells := []any{v.Metadata.Name, bmcHost(v.BMC), v.Power, v.stateText(), since(v.Since, now), waiting,
-			until(v.deadline(), now), v.nodeText(), v.BootMAC, v.Image, v.Pool, fmt.Sprint(v.Epoch), v.Error}
+			until(v.deadline(), now), v.nodeText(), v.BootMAC, v.Image, v.diskText(), v.Pool, fmt.Sprint(v.Epoch), v.Error}
 		if withNamespace {
 			cells = append([]any{v.Metadata.Namespace}, cells...)
 		}
@@ -160,17 +160,24 @@ func bmcHost(address string) string {
 
 func short(d time.Duration) string { return duration.HumanDuration(d) }
 
-// viewObjects turns views into what kubectl's printers take: one object, or a list.
+// viewObjects turns views into what kubectl's printers take.
 func viewObjects(views []hostView, single bool, format string) (runtime.Object, error) {
-	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": v1alpha1.GroupVersion.String(), "kind": "HostStatusList"}}
-	for i := range views {
-		if format == "name" {
-			// A name is for feeding to kubectl, which knows BareMetalHosts.
+	if format == "name" {
+		// A name is for feeding to kubectl, which knows BareMetalHosts.
+		for i := range views {
 			views[i].APIVersion, views[i].Kind = "metal3.io/v1alpha1", "BareMetalHost"
 		}
-		object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&views[i])
+	}
+	return objects("HostStatusList", views, single)
+}
+
+// objects turns what a command shows into what kubectl's printers take: one object, or a list.
+func objects[T any](kind string, items []T, single bool) (runtime.Object, error) {
+	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": v1alpha1.GroupVersion.String(), "kind": kind}}
+	for i := range items {
+		object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&items[i])
 		if err != nil {
-			return nil, fmt.Errorf("printing host %s: %w", views[i].Metadata.Name, err)
+			return nil, fmt.Errorf("printing item %d of a %s: %w", i+1, kind, err)
 		}
 		list.Items = append(list.Items, unstructured.Unstructured{Object: object})
 	}

@@ -29,6 +29,8 @@ type hostView struct {
 	State  string       `json:"state"`
 	Since  *metav1.Time `json:"since,omitempty"`
 	Paused bool         `json:"paused,omitempty"`
+	// PausedBy says who paused the host, its pool or everything, and why.
+	PausedBy string `json:"pausedBy,omitempty"`
 	// Waiting is what the host waits for, nil where for nothing.
 	Waiting *v1alpha1.Waiting `json:"waiting,omitempty"`
 	Stalled bool              `json:"stalled,omitempty"`
@@ -36,6 +38,14 @@ type hostView struct {
 	Epoch   int64             `json:"epoch,omitempty"`
 	Pool    string            `json:"pool,omitempty"`
 	Image   string            `json:"image,omitempty"`
+	// Disk is what metald wrote or writes to; Slot is the slot of it that runs.
+	Disk *viewDisk `json:"disk,omitempty"`
+	Slot string    `json:"slot,omitempty"`
+	// Step is how far a long step is; nil where none is under way.
+	Step    *viewStep         `json:"step,omitempty"`
+	Leaving *v1alpha1.Leaving `json:"leaving,omitempty"`
+	// Erase is the last erase of the host's drives.
+	Erase *v1alpha1.Erase `json:"erase,omitempty"`
 	// Node is the Node's name once it has joined; NodeReady is what the cluster says of it.
 	Node       string             `json:"node,omitempty"`
 	NodeReady  bool               `json:"nodeReady"`
@@ -67,7 +77,7 @@ func view(h *metal3.BareMetalHost, progress *v1alpha1.HostProgress) hostView {
 		Ready:      meta.IsStatusConditionTrue(h.Status.Conditions, metal3.ReadyCondition),
 		Conditions: h.Status.Conditions,
 	}
-	_, v.Paused = h.Annotations[v1alpha1.PausedAnnotation]
+	v.hold(pausedWhy(h.Annotations))
 	if progress != nil {
 		p := progress.Status
 		v.Since, v.Waiting, v.Epoch, v.Phases = p.Since, p.Waiting, p.Epoch, p.Phases
@@ -75,7 +85,9 @@ func view(h *metal3.BareMetalHost, progress *v1alpha1.HostProgress) hostView {
 		if p.Deployment != nil {
 			v.Image = p.Deployment.Image
 			v.Pool = cmp.Or(p.Deployment.Pool, v.Pool)
+			v.Disk = diskOf(p.Deployment.Install)
 		}
+		v.Leaving, v.Erase = p.Leaving, p.Erase
 		// A Node that left Ready stays shown, with its state: a host that was joined once has it for good.
 		if v.NodeReady || p.Join != nil && p.Join.Approved != "" {
 			v.Node = h.Name
@@ -85,6 +97,9 @@ func view(h *metal3.BareMetalHost, progress *v1alpha1.HostProgress) hostView {
 	}
 	return v
 }
+
+// hold notes a pause.
+func (v *hostView) hold(why string) { v.Paused, v.PausedBy = why != "", why }
 
 // power is what the BMC last said. Before its first answer the API's false means nothing.
 func power(h *metal3.BareMetalHost) string {
@@ -97,9 +112,9 @@ func power(h *metal3.BareMetalHost) string {
 	return "Off"
 }
 
-func sortViews(views []hostView) {
-	slices.SortFunc(views, func(a, b hostView) int {
-		return cmp.Or(strings.Compare(a.Metadata.Namespace, b.Metadata.Namespace), strings.Compare(a.Metadata.Name, b.Metadata.Name))
+func sortHosts(hosts []metal3.BareMetalHost) {
+	slices.SortFunc(hosts, func(a, b metal3.BareMetalHost) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 	})
 }
 

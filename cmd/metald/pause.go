@@ -3,62 +3,148 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
-	"os/user"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 
 	"metald.io/metald/api/v1alpha1"
 )
 
 func newPauseCommand(a *access) *cobra.Command {
-	var off bool
+	var off, all bool
+	var pools []string
 	var reason string
-	c := &cobra.Command{
-		Use: "pause HOST...", Short: "Stop all work on hosts at the next safe point, or let it go on",
-		Long: `Stop all work on hosts at the next safe point: metald then switches no power and changes nothing on them, and goes on where it
-was after 'metald pause --off HOST'. A pause that another tool put on is left to that tool.`,
-		Args: cobra.MinimumNArgs(1),
+	c := takesHosts(a, 0, &cobra.Command{
+		Use: "pause {HOST... | --pool NAME | --all}", Short: "Stop all work on hosts at the next safe point, or let it go on",
+		Long: `Stop all work on hosts at the next safe point: metald then switches no power, boots, writes and erases nothing there, and goes on
+where it was after the same command with --off. Machines that run go on running.
+
+  metald pause HOST... --reason TEXT      these hosts
+  metald pause --pool NAME --reason TEXT  a pool's hosts, also those it claims later; the pool itself claims and releases none
+  metald pause --all --reason TEXT        every host, also those that are imported later
+
+The three do not know of each other: a host goes on when none of them holds it. A pause that another tool put on is left to it.`,
+		Example: "  metald pause 'r1n[01-18]' --reason 'power work in rack 1'\n  metald pause --all --reason 'wait for me'\n  metald pause --all --off",
 		RunE: func(c *cobra.Command, args []string) error {
-			if !off && reason == "" {
+			switch {
+			case !off && reason == "":
 				return usageErrorf("pause: want --reason, which status shows to whoever wonders")
+			case exactlyOne(len(args) > 0, len(pools) > 0, all) != nil:
+				return usageErrorf("pause: want hosts, or --pool, or --all, and one of them only")
+			case all && c.Flags().Changed("namespace"):
+				return usageErrorf("pause --all: it means every namespace: leave out -n")
 			}
 			d, err := a.open()
 			if err != nil {
 				return err
 			}
-			return eachHost(c, args, func(arg string) (string, error) { return pauseHost(c, d, arg, off, reason) })
+			do := pausing{d: d, off: off, reason: reason}
+			switch {
+			case all:
+				return eachHost(c, []string{"everything"}, func(string) (string, error) { return do.all(c.Context()) })
+			case len(pools) > 0:
+				return eachHost(c, pools, func(arg string) (string, error) { return do.pool(c.Context(), arg) })
+			}
+			return eachHost(c, args, func(arg string) (string, error) { return do.host(c.Context(), arg) })
 		},
-	}
+	})
 	c.Flags().BoolVar(&off, "off", false, "end the pause")
+	c.Flags().BoolVar(&all, "all", false, "all hosts of all namespaces, also those that are imported later")
+	c.Flags().StringSliceVar(&pools, "pool", nil, "the hosts of this NodePool, and its claiming")
 	c.Flags().StringVar(&reason, "reason", "", "why, in a few words")
+	c.RegisterFlagCompletionFunc("pool", completePools(a))
 	return c
 }
 
-func pauseHost(c *cobra.Command, d *door, arg string, off bool, reason string) (string, error) {
-	h, err := d.host(c.Context(), arg)
+func exactlyOne(given ...bool) error {
+	n := 0
+	for _, g := range given {
+		if g {
+			n++
+		}
+	}
+	if n != 1 {
+		return fmt.Errorf("%d are given", n)
+	}
+	return nil
+}
+
+// pausing puts Metal3's pause annotation on an object, or takes it off.
+type pausing struct {
+	d      *door
+	off    bool
+	reason string
+}
+
+func (p pausing) host(ctx context.Context, arg string) (string, error) {
+	h, err := p.d.host(ctx, arg)
 	if err != nil {
 		return "", err
 	}
-	old, paused := h.Annotations[v1alpha1.PausedAnnotation]
+	done, err := p.put(ctx, p.d.metal3, "baremetalhosts", h.Namespace, h.Name, h.Annotations)
+	if err != nil || !p.off {
+		return done, err
+	}
+	// Whoever ends a pause wants to see work go on; say what else holds it.
+	pauses, err := p.d.pauses(ctx, h.Namespace)
+	if err != nil {
+		return "", err
+	}
+	if why := pauses.above(h); why != "" {
+		done += ", but is still paused with " + why
+	}
+	return done, nil
+}
+
+func (p pausing) pool(ctx context.Context, arg string) (string, error) {
+	namespace, name := p.d.locate(arg)
+	pool, err := p.d.pool(ctx, namespace, name)
+	if err != nil {
+		return "", err
+	}
+	return p.put(ctx, p.d.metald, "nodepools", namespace, name, pool.Annotations)
+}
+
+func (p pausing) all(ctx context.Context) (string, error) {
+	var own corev1.Namespace
+	if err := p.d.core.Get().Resource("namespaces").Name(v1alpha1.OwnNamespace).Do(ctx).Into(&own); err != nil {
+		return "", fmt.Errorf("reading namespace %s: %w", v1alpha1.OwnNamespace, err)
+	}
+	return p.put(ctx, p.d.core, "namespaces", "", own.Name, own.Annotations)
+}
+
+// put changes one object's annotation, where it is not as wanted already.
+func (p pausing) put(ctx context.Context, c *rest.RESTClient, resource, namespace, name string, have map[string]string) (string, error) {
+	old, paused := have[v1alpha1.PausedAnnotation]
 	var value any
 	switch {
-	case off && !paused:
+	case p.off && !paused:
 		return "not paused", nil
-	case off && old == capm3Pause:
-		return "", codedError{exitRefused, fmt.Errorf("paused by Cluster API (%s), which ends that pause itself", old)}
-	case !off && paused:
+	case p.off && old == capm3Pause:
+		return "", refusedErrorf("paused by Cluster API (%s), which ends that pause itself", old)
+	case !p.off && paused:
 		return fmt.Sprintf("already paused: %s", old), nil
-	case !off:
-		value = byWhom(reason)
+	case !p.off:
+		value = byWhom(p.reason)
 	}
 	patch := tree{}
 	patch.put(value, "metadata", "annotations", v1alpha1.PausedAnnotation)
-	if err := d.patchHost(c.Context(), h.Namespace, h.Name, patch, &metav1.PatchOptions{FieldManager: fieldManager}); err != nil {
-		return "", err
+	body, err := json.Marshal(patch)
+	if err == nil {
+		err = c.Patch(types.MergePatchType).NamespaceIfScoped(namespace, namespace != "").Resource(resource).Name(name).
+			VersionedParams(&metav1.PatchOptions{FieldManager: fieldManager}, metav1.ParameterCodec).Body(body).Do(ctx).Error()
 	}
-	if off {
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("writing %s %s: %w", resource, name, err)
+	case p.off:
 		return "goes on", nil
 	}
 	return "paused", nil
@@ -67,37 +153,14 @@ func pauseHost(c *cobra.Command, d *door, arg string, off bool, reason string) (
 // capm3Pause is the value of Metal3's pause annotation that Cluster API's provider puts on while it moves hosts.
 const capm3Pause = "metal3.io/capm3"
 
-// byWhom is "who: why". Who is only what this machine calls the person; the API's own record says with which key.
-func byWhom(reason string) string {
-	if u, err := user.Current(); err == nil {
-		return u.Username + ": " + reason
+func (d *door) pool(ctx context.Context, namespace, name string) (*v1alpha1.NodePool, error) {
+	var pool v1alpha1.NodePool
+	err := d.metald.Get().Namespace(namespace).Resource("nodepools").Name(name).Do(ctx).Into(&pool)
+	if apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("no pool %q in namespace %q", name, namespace)
 	}
-	return reason
-}
-
-// eachHost does one thing for each host, prints one line for each, and lets none stop the others.
-func eachHost(c *cobra.Command, hosts []string, do func(arg string) (string, error)) error {
-	var last error
-	failed := 0
-	for _, arg := range hosts {
-		done, err := do(arg)
-		if err != nil {
-			failed++
-			last = fmt.Errorf("%s: %w", arg, err)
-			if len(hosts) > 1 {
-				fmt.Fprintln(c.ErrOrStderr(), "metald:", last)
-			}
-			continue
-		}
-		fmt.Fprintln(c.OutOrStdout(), arg, done)
+	if err != nil {
+		return nil, fmt.Errorf("reading pool %s: %w", name, err)
 	}
-	switch {
-	case failed == 0:
-		return nil
-	case len(hosts) == 1:
-		return last
-	case failed == len(hosts):
-		return errTold
-	}
-	return codedError{exitPartial, errTold}
+	return &pool, nil
 }

@@ -38,6 +38,7 @@ BMC gets no credential. Compare the fingerprint with one that you got another wa
 			return eachHost(c, args, func(arg string) (string, error) { return repinHost(c.Context(), d, arg, certificate, reason) })
 		},
 	}
+	c.ValidArgsFunction = completeHosts(a)
 	c.Flags().StringVar(&certificate, "certificate", "", "sha256 of the certificate to accept, in hex")
 	c.Flags().StringVar(&reason, "reason", "", "why it changed, in a few words")
 	return c

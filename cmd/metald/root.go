@@ -22,7 +22,7 @@ var version string
 func newRootCommand() *cobra.Command {
 	a := &access{}
 	root := group("metald", "Take racked machines from dead metal to Ready Kubernetes nodes",
-		newSetupCommand(), newServeCommand(a), newImportCommand(a), newStatusCommand(a), newHostCommand(a), newPauseCommand(a),
+		newSetupCommand(), newServeCommand(a), newImportCommand(a), newStatusCommand(a), newPlanCommand(a), newHostCommand(a), newPauseCommand(a),
 		newBMCCommand(a), newImageCommand(), newKubeconfigCommand(a), newVersionCommand(),
 	)
 	root.Long = root.Short + ".\n\n" + exitHelp

@@ -13,12 +13,16 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/yaml"
 
 	"metald.io/metald/internal/apiserver"
 	"metald.io/metald/internal/bmc/bmctest"
@@ -35,11 +39,13 @@ func TestScripts(t *testing.T) {
 	data := openDoor(t)
 	makeNamespace(t, data, "strangers")
 	makeNamespace(t, data, "watched")
+	makeNamespace(t, data, "rack")
+	makeNamespace(t, data, "held")
 	bmcPort := startBMC(t)
 	testscript.Run(t, testscript.Params{
 		Dir:           filepath.Join("testdata", "script"),
 		UpdateScripts: *update,
-		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": untilMatch},
+		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": untilMatch, "apply": apply(data)},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("DATA", data)
 			e.Setenv("BMC_PORT", bmcPort)
@@ -80,6 +86,45 @@ func makeNamespace(t *testing.T, data, name string) {
 		t.Fatal(err)
 	}
 }
+
+// apply is "apply FILE": the objects of a YAML file are made, with their status, which in life only the mind writes.
+func apply(data string) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 1 {
+			ts.Fatalf("usage: apply FILE")
+		}
+		d, err := (&access{dataDir: data}).open()
+		ts.Check(err)
+		for document := range strings.SplitSeq(ts.ReadFile(args[0]), "\n---\n") {
+			var object unstructured.Unstructured
+			ts.Check(yaml.Unmarshal([]byte(document), &object.Object))
+			status, hasStatus := object.Object["status"]
+			path := "/apis/" + object.GetAPIVersion() + "/namespaces/" + object.GetNamespace() + "/"
+			if object.GetNamespace() == "" {
+				path = "/apis/" + object.GetAPIVersion() + "/"
+			}
+			path += resources[object.GetKind()]
+			send := func(r *rest.Request) {
+				body, err := object.MarshalJSON()
+				ts.Check(err)
+				answer, err := r.Body(body).SetHeader("Content-Type", "application/json").DoRaw(context.Background())
+				if err != nil {
+					ts.Fatalf("%s %s: %v: %s", object.GetKind(), object.GetName(), err, answer)
+				}
+				ts.Check(object.UnmarshalJSON(answer))
+			}
+			send(d.core.Post().AbsPath(path))
+			if hasStatus {
+				object.Object["status"] = status
+				send(d.core.Put().AbsPath(path, object.GetName(), "status"))
+			}
+		}
+	}
+}
+
+// resources are the kinds that apply knows.
+var resources = map[string]string{"BareMetalHost": "baremetalhosts", "HostProgress": "hostprogresses", "HostInventory": "hostinventories",
+	"NodePool": "nodepools", "Image": "images"}
 
 // exits is "exits CODE PROGRAM ARGS...": the program must end with that very code.
 func exits(ts *testscript.TestScript, neg bool, args []string) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -28,18 +29,18 @@ type statusOptions struct {
 
 func newStatusCommand(a *access) *cobra.Command {
 	var o statusOptions
-	c := &cobra.Command{
+	c := takesHosts(a, 0, &cobra.Command{
 		Use: "status [HOST...]", Short: "Show where each host is, what it waits for and until when",
 		Long: `Show where each host is in its life, what it waits for, until when, and its Node. With the name of one host, show all that is
-known of it: conditions, the time of each phase, the last events, its BMC's certificate.
+known of it: conditions, its disk and what is written to it, how it leaves and what was erased, the time of each phase, the last
+events, its BMC's certificate.
 
 ` + exitHelp,
 		Example: `  metald status
   metald status r1n01
-  metald status --watch
+  metald status 'r1n[01-18]' --watch
   metald status r1n01 r1n02 --wait 20m && echo both are Ready
   metald status -o jsonpath='{.items[?(@.ready==true)].metadata.name}'`,
-		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			o.hosts = args
 			if _, err := o.output.printer(); err != nil {
@@ -60,7 +61,7 @@ known of it: conditions, the time of each phase, the last events, its BMC's cert
 			}
 			return o.run(c.Context(), d, c.OutOrStdout(), c.ErrOrStderr())
 		},
-	}
+	})
 	f := c.Flags()
 	f.StringVarP(&o.output.format, "output", "o", "", outputHelp)
 	f.BoolVar(&o.output.noHeaders, "no-headers", false, "leave out the table's first line")
@@ -121,7 +122,8 @@ func (o statusOptions) views(ctx context.Context, d *door) ([]hostView, error) {
 	if o.all {
 		namespace = ""
 	}
-	var views []hostView
+	var hosts []metal3.BareMetalHost
+	var progress []v1alpha1.HostProgressStatus
 	if len(o.hosts) > 0 {
 		for _, name := range o.hosts {
 			h, err := d.host(ctx, name)
@@ -132,23 +134,34 @@ func (o statusOptions) views(ctx context.Context, d *door) ([]hostView, error) {
 			if err := d.beside(ctx, "hostprogresses", h.Namespace, h.Name, &p); err != nil {
 				return nil, err
 			}
-			views = append(views, view(h, &p))
+			hosts, progress = append(hosts, *h), append(progress, p.Status)
 		}
-		return views, nil
+		namespace = "" // they may be in several
+	} else {
+		var err error
+		if hosts, err = d.hosts(ctx, namespace, o.selector); err != nil {
+			return nil, err
+		}
+		sortHosts(hosts)
+		byName, err := d.progresses(ctx, namespace)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range hosts {
+			progress = append(progress, deref(byName[h.Namespace+"/"+h.Name]).Status)
+		}
 	}
-	hosts, err := d.hosts(ctx, namespace, o.selector)
+	pauses, err := d.pauses(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
-	progresses, err := d.progresses(ctx, namespace)
-	if err != nil {
-		return nil, err
+	var views []hostView
+	for i := range hosts {
+		v := view(&hosts[i], &v1alpha1.HostProgress{Status: progress[i]})
+		v.hold(pauses.of(&hosts[i]))
+		views = append(views, v)
 	}
-	for i, h := range hosts {
-		views = append(views, view(&hosts[i], progresses[h.Namespace+"/"+h.Name]))
-	}
-	sortViews(views)
-	return views, nil
+	return views, d.addAgents(ctx, views, progress, o.output.format != "" && o.output.format != "name")
 }
 
 func (o statusOptions) page(ctx context.Context, d *door, out io.Writer) error {
@@ -161,6 +174,9 @@ func (o statusOptions) page(ctx context.Context, d *door, out io.Writer) error {
 		return err
 	}
 	if err := d.beside(ctx, "hostinventories", h.Namespace, h.Name, page.inventory); err != nil {
+		return err
+	}
+	if page.pauses, err = d.pauses(ctx, h.Namespace); err != nil {
 		return err
 	}
 	if page.events, err = d.events(ctx, h.Namespace, h.Name); err != nil {

@@ -66,7 +66,38 @@ func rack() []hostView {
 			h.Status.PoweredOn = true
 			h.Status.Conditions = []metav1.Condition{condition(v1alpha1.JoinedCondition, metav1.ConditionFalse, "NodeNotReady", "", time.Minute)}
 		}), readyProgress()),
+		writing(),
 	}
+}
+
+// writing is a host whose image is being written, as the table shows it once the agent's words are added.
+func writing() hostView {
+	p := installed(nil)
+	p.Status.State, p.Status.Since = "provisioning", ago(4*time.Minute)
+	p.Status.Waiting = &v1alpha1.Waiting{For: "the agent to write the image to /dev/nvme0n1 (serial SN-D1): writing root-a of nvme0n1, 42 %",
+		Reason: "Installing", Since: *ago(4 * time.Minute), Until: ago(-10 * time.Minute)}
+	v := view(bmh("r1n06", metal3.StateProvisioning, func(h *metal3.BareMetalHost) { h.Status.PoweredOn = true }), p)
+	v.agent(p.Status, agentAt(42))
+	return v
+}
+
+// agentAt is an agent that has written for 20 s.
+func agentAt(percent int64) *v1alpha1.AgentFacts {
+	return &v1alpha1.AgentFacts{Mode: "ramdisk", Epoch: 2, FirstSeen: ago(25 * time.Second), ProgressAt: ago(5 * time.Second),
+		Progress: &v1alpha1.StepProgress{Doing: "writing root-a of nvme0n1", Done: percent * 5_000_000, Total: 500_000_000}}
+}
+
+// installed is the progress of a host that runs from its disk, or where written is nil shall do so.
+func installed(written *metav1.Time) *v1alpha1.HostProgress {
+	p := readyProgress()
+	p.Status.Deployment.Method = v1alpha1.InstallMethod
+	p.Status.Deployment.Install = &v1alpha1.Installation{ID: "id-1", Written: written, Disk: v1alpha1.DiskTarget{
+		Name: "nvme0n1", Model: "Example NVMe", SerialNumber: "SN-D1", SizeBytes: 1_920_383_410_176}}
+	if written != nil {
+		p.Status.Deployment.Install.Epoch = 1
+	}
+	p.Status.Phases = []v1alpha1.Phase{{Name: "write image", Start: *ago(9 * time.Minute), End: written}}
+	return p
 }
 
 func ready() *metal3.BareMetalHost {
@@ -159,7 +190,39 @@ func TestHostPage(t *testing.T) {
 			Waiting: &v1alpha1.Waiting{For: "a change of Secret r1n02-bmc", Until: ago(-18 * time.Minute), Action: "write the right password into Secret r1n02-bmc"},
 		}},
 	}
-	for file, page := range map[string]hostPage{"ready-host.txt": full, "waiting-host.txt": waiting} {
+	onDisk := hostPage{
+		host:     ready(),
+		progress: installed(ago(8 * time.Minute)),
+		pauses:   pauses{all: "root: power work"},
+		inventory: &v1alpha1.HostInventory{Status: v1alpha1.HostInventoryStatus{Agent: &v1alpha1.AgentFacts{Mode: "os", Epoch: 2, Slot: "a",
+			Facts: &v1alpha1.HostFacts{Disks: []v1alpha1.DiskFacts{
+				{Name: "nvme0n1", Model: "Example NVMe", SerialNumber: "SN-D1", SizeBytes: 1_920_383_410_176, Transport: "nvme"},
+				{Name: "sda", WWN: "0x5000c500a1b2c3d4", SizeBytes: 480_103_981_056, Transport: "sata", Rotational: true, Partitions: 3}}}}}},
+	}
+	written := hostPage{
+		host:      bmh("r1n06", metal3.StateProvisioning, nil),
+		progress:  installed(nil),
+		inventory: &v1alpha1.HostInventory{Status: v1alpha1.HostInventoryStatus{Agent: agentAt(42)}},
+	}
+	leaving := hostPage{
+		host: bmh("r1n02", metal3.StateDeprovisioning, nil),
+		progress: &v1alpha1.HostProgress{Status: v1alpha1.HostProgressStatus{Since: ago(12 * time.Minute), Epoch: 3,
+			Leaving: &v1alpha1.Leaving{Since: *ago(12 * time.Minute), DrainUntil: *ago(2 * time.Minute), Cordoned: ago(12 * time.Minute), Drained: ago(2 * time.Minute),
+				Removed: ago(time.Minute), Stopped: ago(50 * time.Second), LeftBehind: []string{"default/stuck: its budget allows no disruption"}, Cleaning: "full"},
+			Erase: &v1alpha1.Erase{Mode: "full", Epoch: 3, Begun: *ago(40 * time.Second), Ended: ago(10 * time.Second), Drives: []v1alpha1.DriveErasure{
+				{Name: "nvme0n1", SerialNumber: "SN-D1", Method: "nvme-format-crypto", Tried: []string{"nvme-sanitize-crypto: not supported"},
+					Started: *ago(30 * time.Second), Ended: ago(28 * time.Second), Verified: "read 64 MiB in 64 places, all zero", OK: true},
+				{Name: "sda", SerialNumber: "SN-D2", Method: "overwrite", Started: *ago(30 * time.Second), Ended: ago(11 * time.Second), Error: "input/output error\nat byte 4096"},
+			}}}},
+	}
+	draining := hostPage{
+		host: bmh("r1n03", metal3.StateDeprovisioning, nil),
+		progress: &v1alpha1.HostProgress{Status: v1alpha1.HostProgressStatus{Since: ago(2 * time.Minute),
+			Leaving: &v1alpha1.Leaving{Since: *ago(2 * time.Minute), DrainUntil: *ago(-8 * time.Minute), Cordoned: ago(2 * time.Minute), Cleaning: "disabled"},
+			Erase:   &v1alpha1.Erase{Mode: "disabled", Begun: *ago(time.Hour), Ended: ago(time.Hour)}}},
+	}
+	for file, page := range map[string]hostPage{"ready-host.txt": full, "waiting-host.txt": waiting, "disk-host.txt": onDisk, "writing-host.txt": written,
+		"leaving-host.txt": leaving, "draining-host.txt": draining} {
 		t.Run(file, func(t *testing.T) {
 			var got bytes.Buffer
 			if err := page.print(&got, noon); err != nil {
