@@ -14,7 +14,7 @@ import (
 
 // Address is where a BMC is and how to talk to it. It is comparable, and its String parses to itself.
 type Address struct {
-	// Driver is Metal3's word without the transport: redfish, redfish-uefihttp, idrac-redfish, ...
+	// Driver is Metal3's word without the transport: redfish, redfish-uefihttp, idrac-redfish, ..., or ipmi.
 	Driver string
 	// Host is the name or IP address, without brackets; Port is always set.
 	Host string
@@ -42,8 +42,9 @@ var drivers = map[string]bool{
 //	redfish://HOST[:PORT][/redfish/v1/Systems/ID]     also +https, and +http for HTTP without TLS
 //	redfish-uefihttp://..., redfish-virtualmedia://..., idrac-redfish://..., ilo5-redfish://..., ...
 //	https://HOST[:PORT][/redfish/v1/Systems/ID]       the same as redfish://
+//	ipmi://HOST[:PORT]                                IPMI 2.0 over UDP (lanplus), port 623
 //
-// Other schemes that Metal3 knows, as ipmi, give an error that wraps ErrNotSupported.
+// Other schemes that Metal3 knows, as libvirt, give an error that wraps ErrNotSupported.
 func ParseAddress(s string) (Address, error) {
 	a, err := parseAddress(s)
 	if err != nil {
@@ -70,8 +71,12 @@ func parseAddress(s string) (Address, error) {
 		return Address{}, fmt.Errorf("plain HTTP shows the password to the network: write redfish+http:// if that is wanted")
 	case u.Scheme == "" || u.Host == "":
 		return Address{}, fmt.Errorf("%q has no scheme or no host, expected redfish://HOST/redfish/v1/Systems/ID", s)
-	case driver == "ipmi" || driver == "libvirt":
-		return Address{}, fmt.Errorf("%s:// is not supported yet, use redfish://: %w", driver, ErrNotSupported)
+	case driver == "libvirt":
+		return Address{}, fmt.Errorf("%s:// is not supported, use redfish:// or ipmi://: %w", driver, ErrNotSupported)
+	case u.Scheme == driverIPMI:
+		if u.Path != "" && u.Path != "/" {
+			return Address{}, fmt.Errorf("path %q has no meaning with ipmi://", u.Path)
+		}
 	case !drivers[driver]:
 		return Address{}, fmt.Errorf("unknown scheme %q, expected redfish://: %w", u.Scheme, ErrNotSupported)
 	case spelt && transport != "http" && transport != "https":
@@ -82,14 +87,14 @@ func parseAddress(s string) (Address, error) {
 	if u.RawQuery != "" || u.Fragment != "" {
 		return Address{}, fmt.Errorf("it holds a query or a fragment")
 	}
-	if a.Host, a.Port, err = hostPort(u, a.Plain); err != nil {
-		return Address{}, err
+	if a.Host, a.Port, err = hostPort(u, a.usualPort()); err != nil || a.IPMI() {
+		return a, err
 	}
 	a.System, err = systemPath(u)
 	return a, err
 }
 
-func hostPort(u *url.URL, plain bool) (string, uint16, error) {
+func hostPort(u *url.URL, usual uint16) (string, uint16, error) {
 	host := strings.ToLower(u.Hostname())
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
 		host = ip.String() // with its zone, where case matters
@@ -100,10 +105,7 @@ func hostPort(u *url.URL, plain bool) (string, uint16, error) {
 		if strings.HasSuffix(u.Host, ":") {
 			return "", 0, fmt.Errorf("the port is missing after the colon")
 		}
-		if plain {
-			return host, 80, nil
-		}
-		return host, 443, nil
+		return host, usual, nil
 	}
 	port, err := strconv.ParseUint(u.Port(), 10, 16)
 	if err != nil || port == 0 {
@@ -138,12 +140,32 @@ func systemPath(u *url.URL) (string, error) {
 	return p, nil
 }
 
+// driverIPMI is Metal3's word for IPMI over a network.
+const driverIPMI = "ipmi"
+
+// IPMI says whether the BMC is spoken to in IPMI, and not in Redfish.
+func (a Address) IPMI() bool { return a.Driver == driverIPMI }
+
+// Certified says whether the BMC shows a certificate, which is pinned before a password is sent. IPMI and plain HTTP have none:
+// IPMI proves both sides by the password itself, and plain HTTP proves nothing.
+func (a Address) Certified() bool { return !a.Plain && !a.IPMI() }
+
+func (a Address) usualPort() uint16 {
+	switch {
+	case a.IPMI():
+		return 623
+	case a.Plain:
+		return 80
+	}
+	return 443
+}
+
 // Authority is HOST:PORT, with brackets where the host is an IPv6 address.
 func (a Address) Authority() string {
 	return net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port)))
 }
 
-// URL is where the Redfish service is, as https://HOST:PORT.
+// URL is where the Redfish service is, as https://HOST:PORT. It has no meaning with IPMI.
 func (a Address) URL() string {
 	u := url.URL{Scheme: a.scheme(), Host: a.Authority()}
 	return u.String()
@@ -158,13 +180,13 @@ func (a Address) scheme() string {
 
 // String is the address as ParseAddress reads it, with the port and the transport spelt out where they are not the usual ones.
 func (a Address) String() string {
-	scheme, usual := a.Driver, uint16(443)
+	scheme := a.Driver
 	if a.Plain {
-		scheme, usual = scheme+"+http", 80
+		scheme += "+http"
 	}
 	u := url.URL{Scheme: scheme, Host: a.Authority()}
-	if a.Port == usual {
-		u.Host = strings.TrimSuffix(u.Host, ":"+strconv.Itoa(int(usual)))
+	if a.Port == a.usualPort() {
+		u.Host = strings.TrimSuffix(u.Host, ":"+strconv.Itoa(int(a.Port)))
 	}
 	return u.String() + a.System
 }

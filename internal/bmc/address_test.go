@@ -29,6 +29,9 @@ func TestParseAddress(t *testing.T) {
 		{"https://10.0.0.5/redfish/v1", Address{Driver: "redfish", Host: "10.0.0.5", Port: 443}, "redfish://10.0.0.5"},
 		{"https://[FD00::5]:444/", Address{Driver: "redfish", Host: "fd00::5", Port: 444}, "redfish://[fd00::5]:444"},
 		{"redfish://[fe80::5%25Eth0]:8443/redfish/v1/Systems/1", Address{Driver: "redfish", Host: "fe80::5%Eth0", Port: 8443, System: "/redfish/v1/Systems/1"}, ""},
+		{"ipmi://10.0.0.5", Address{Driver: "ipmi", Host: "10.0.0.5", Port: 623}, ""},
+		{"ipmi://10.0.0.5:6230/", Address{Driver: "ipmi", Host: "10.0.0.5", Port: 6230}, "ipmi://10.0.0.5:6230"},
+		{"ipmi://[FD00::5]", Address{Driver: "ipmi", Host: "fd00::5", Port: 623}, "ipmi://[fd00::5]"},
 		{" redfish://BMC-1.Example ", Address{Driver: "redfish", Host: "bmc-1.example", Port: 443}, "redfish://bmc-1.example"},
 	} {
 		t.Run(tt.in, func(t *testing.T) {
@@ -63,9 +66,10 @@ func TestParseAddressRefuses(t *testing.T) {
 		{"10.0.0.5", false, "no scheme"},
 		{"redfish://", false, "no scheme or no host"},
 		{"http://10.0.0.5", false, "redfish+http://"},
-		{"ipmi://10.0.0.5", true, "ipmi:// is not supported yet"},
-		{"ipmi://10.0.0.5:6230", true, "not supported yet"},
-		{"libvirt://192.168.122.1:6233/", true, "not supported yet"},
+		{"ipmi+http://10.0.0.5", true, "unknown scheme"},
+		{"ipmi://10.0.0.5/redfish/v1/Systems/1", false, "has no meaning with ipmi://"},
+		{"ipmi://root:secret@10.0.0.5", false, "credentials belong in the Secret"},
+		{"libvirt://192.168.122.1:6233/", true, "libvirt:// is not supported"},
 		{"ftp://10.0.0.5", true, "unknown scheme"},
 		{"redfish+ftp://10.0.0.5", true, "unknown transport"},
 		{"redfish://root:secret@10.0.0.5", false, "credentials belong in the Secret"},

@@ -19,8 +19,8 @@ func Certificate(ctx context.Context, a Address) (sha256hex string, leaf *x509.C
 
 // Certificate is the function of that name, over the target's own Dialer.
 func (t Target) Certificate(ctx context.Context) (sha256hex string, leaf *x509.Certificate, err error) {
-	if t.Address.Plain {
-		return "", nil, fmt.Errorf("reading certificate of %s: plain HTTP has none: %w", t.Address, ErrNotSupported)
+	if !t.Address.Certified() {
+		return "", nil, fmt.Errorf("reading certificate of %s: neither IPMI nor plain HTTP has one: %w", t.Address, ErrNotSupported)
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc

@@ -22,7 +22,7 @@ type Target struct {
 	Address  Address
 	Username string
 	Password Secret
-	// Pin is the sha256 of the BMC's leaf certificate in hex, as Certificate returned it; required unless the address is plain HTTP.
+	// Pin is the sha256 of the BMC's leaf certificate in hex, as Certificate returned it; required where Address.Certified.
 	Pin string
 	// Dialer opens connections; nil means the network.
 	Dialer Dialer `json:"-"`
@@ -57,15 +57,22 @@ var (
 	_ Inventorier = (*redfish)(nil)
 )
 
-// Dial connects to a BMC: it checks the certificate against the pin, reads the service root, opens a session and finds the
-// system. It makes one login and no second one. Errors: *PinChangedError, ErrCredentials, ErrUnreachable, ErrBusy (a full
+// Dial connects to a BMC by Redfish or, where the address says so, IPMI. With Redfish it checks the certificate against the pin,
+// reads the service root, opens a session and finds the system; with IPMI it opens a session, in which both sides prove that
+// they know the password and which is always encrypted. It makes one login and no second one. Errors: *PinChangedError, ErrCredentials, ErrUnreachable, ErrBusy (a full
 // session table), ErrNotSupported.
 func Dial(ctx context.Context, t Target) (Controller, error) {
-	r, err := dial(ctx, t)
+	var c Controller
+	var err error
+	if t.Address.IPMI() {
+		c, err = dialIPMI(ctx, t)
+	} else {
+		c, err = dial(ctx, t)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("dialing BMC %s: %w", t.Address, err)
 	}
-	return r, nil
+	return c, nil
 }
 
 func dial(ctx context.Context, t Target) (*redfish, error) {
