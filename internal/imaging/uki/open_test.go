@@ -36,6 +36,28 @@ func TestOpenUndoesAssemble(t *testing.T) {
 	}
 }
 
+// A stub as Debian links it has symbols behind its sections; an image that still pointed to them could not be read.
+func TestOpenAfterSymbols(t *testing.T) {
+	p := parts(t)
+	end := len(p.Stub)
+	binary.LittleEndian.PutUint32(p.Stub[0x80+signatureSize+symbolTableField:], uint32(end))
+	binary.LittleEndian.PutUint32(p.Stub[0x80+signatureSize+numberOfSymbols:], 2)
+	p.Stub = append(p.Stub, make([]byte, 2*18)...)
+	p.Stub = append(p.Stub, "\x08\x00\x00\x00abc\x00"...)
+	p.OSRelease = string(bytes.Repeat([]byte{0xff}, 64))
+	image, err := Assemble(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Assemble(opened); err != nil || !bytes.Equal(image, again) {
+		t.Errorf("the parts of an image make another image (error %v)", err)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	whole, err := Assemble(parts(t))
 	if err != nil {

@@ -38,6 +38,8 @@ const (
 	coffHeaderSize     = 20
 	sectionHeaderSize  = 40
 	numberOfSections   = 2  // in the COFF header
+	symbolTableField   = 8  // "
+	numberOfSymbols    = 12 // "
 	codeSizeField      = 4  // in the optional header
 	initializedField   = 8  // "
 	sectionAlignField  = 32 // "
@@ -133,6 +135,9 @@ func appendSections(stub []byte, sections []section) ([]byte, error) {
 	}
 	put32 := func(at int, v uint32) { binary.LittleEndian.PutUint32(out[at:], v) }
 	binary.LittleEndian.PutUint16(out[coff+numberOfSections:], uint16(count))
+	// A linker's symbols lie behind the last section: what is added has taken their place.
+	put32(coff+symbolTableField, 0)
+	put32(coff+numberOfSymbols, 0)
 	put32(optional+initializedField, header.SizeOfInitializedData+added)
 	put32(optional+sizeOfImageField, align(address, max(page, header.SectionAlignment)))
 	// Firmware does not check it for programs; zero says "none" rather than a wrong one.
