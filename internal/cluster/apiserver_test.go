@@ -32,6 +32,7 @@ type control struct {
 	wake    chan struct{}
 	calls   []string // writes, as METHOD path
 	away    bool
+	budgets map[string]bool // by name: pods whose eviction is refused
 }
 
 type event struct {
@@ -43,7 +44,7 @@ type event struct {
 
 func newControl(t *testing.T) (*control, *Cluster) {
 	t.Helper()
-	s := &control{objects: map[string]map[string]any{}, wake: make(chan struct{})}
+	s := &control{objects: map[string]map[string]any{}, budgets: map[string]bool{}, wake: make(chan struct{})}
 	s.Server = httptest.NewTLSServer(s)
 	t.Cleanup(s.Close)
 	t.Cleanup(s.CloseClientConnections)
@@ -94,6 +95,12 @@ func (s *control) writes() []string {
 	return slices.Clone(s.calls)
 }
 
+func (s *control) setBudget(pod string, on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.budgets[pod] = on
+}
+
 func (s *control) setAway(away bool) {
 	s.mu.Lock()
 	s.away = away
@@ -105,6 +112,7 @@ func (s *control) setAway(away bool) {
 
 var kinds = map[string][2]string{
 	"secrets": {"v1", "Secret"}, "nodes": {"v1", "Node"}, "certificatesigningrequests": {"certificates.k8s.io/v1", "CertificateSigningRequest"},
+	"pods":                {"v1", "Pod"},
 	"clusterrolebindings": {"rbac.authorization.k8s.io/v1", "ClusterRoleBinding"},
 }
 
@@ -173,6 +181,10 @@ func (s *control) call(w http.ResponseWriter, r *http.Request) {
 		body = map[string]any{}
 		_ = json.NewDecoder(r.Body).Decode(&body) // a deletion may have none
 	}
+	if pod, ok := strings.CutSuffix(r.URL.Path, "/eviction"); ok {
+		s.evict(w, path.Base(pod), body)
+		return
+	}
 	at := strings.TrimSuffix(r.URL.Path, "/approval")
 	if r.Method == http.MethodPost {
 		at += "/" + fmt.Sprint(meta(body)["name"])
@@ -203,6 +215,26 @@ func (s *control) call(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, s.objects[at])
+}
+
+// evict removes a pod at once, unless its budget forbids it or it is another of that name.
+func (s *control) evict(w http.ResponseWriter, name string, body map[string]any) {
+	at := "/api/v1/pods/" + name
+	options, _ := body["deleteOptions"].(map[string]any)
+	switch have := s.objects[at]; {
+	case have == nil:
+		fail(w, http.StatusNotFound, metav1.StatusReasonNotFound)
+	case conflicts(have, options):
+		fail(w, http.StatusConflict, metav1.StatusReasonConflict)
+	case s.budgets[name]:
+		w.Header().Set("Retry-After", "10")
+		answer(w, http.StatusTooManyRequests, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
+			Code: http.StatusTooManyRequests, Reason: metav1.StatusReasonTooManyRequests, Message: "Cannot evict pod as it would violate the pod's disruption budget.",
+			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: "DisruptionBudget", Message: "The disruption budget x needs 1 healthy pods."}}}})
+	default:
+		s.drop(at)
+		answer(w, http.StatusCreated, metav1.Status{Status: metav1.StatusSuccess})
+	}
 }
 
 // conflicts looks at the version of an update and the UID of a patch or a deletion.
