@@ -35,8 +35,8 @@ const (
 
 // image is a compressed disk image that the bench serves.
 type image struct {
-	name, url, sum string
-	size           int64 // unpacked
+	url, sum string
+	size     int64 // unpacked
 }
 
 // writing is one way to bring an image to a block device.
@@ -87,8 +87,17 @@ func writeDisk(ctx context.Context, _ *rack.Rack, pairs int) (err error) {
 		_, derr := command(context.WithoutCancel(ctx), "losetup", "--detach", device)
 		err = errors.Join(err, derr)
 	}()
-	ways := []*writing{{name: "metald", run: writeMetald}, {name: "curl | zstd -d | dd", run: writePipe}, {name: "one thread", run: writeLoop}}
-	thin := &writing{name: "metald, a tenth of it data", run: writeMetald}
+	var behind []float64
+	metaldRun := func(ctx context.Context, from image, device string) error {
+		verifying, err := writeMetald(ctx, from, device)
+		behind = append(behind, verifying.Seconds())
+		return err
+	}
+	ways := []*writing{{name: "metald", run: metaldRun}, {name: "curl | zstd -d | dd", run: writePipe}, {name: "one thread", run: writeLoop}}
+	thin := &writing{name: "metald, a tenth of it data", run: func(ctx context.Context, from image, device string) error {
+		_, err := writeMetald(ctx, from, device)
+		return err
+	}}
 	for range pairs {
 		for _, w := range ways {
 			if err := w.once(ctx, dense, device); err != nil {
@@ -104,6 +113,7 @@ func writeDisk(ctx context.Context, _ *rack.Rack, pairs int) (err error) {
 		fmt.Printf("# %s: %.0f MB/s (%.0f to %.0f), %.2f s of CPU a GB\n", w.name, median(w.rate), low, high, median(w.cpu)/float64(size)*1e9)
 	}
 	metald, peer := median(ways[0].rate), median(ways[1].rate)
+	fmt.Printf("# of metald's time, %.2f s of %.2f s go into reading back\n", median(behind), float64(size)/metald/1e6)
 	fmt.Printf("# over one thread (fetch, unpack, SHA-256, write, fsync): %.2f\n", metald/median(ways[2].rate))
 	fmt.Printf("# time of the sparse image over the dense one's: %.3f\n", metald/median(thin.rate))
 	fmt.Printf("# %d MiB unpacked, zstd, loop device with direct I/O, %d rounds; metald: SHA-256, flush and all read back; peer: curl | zstd -d |"+
@@ -140,15 +150,17 @@ func spent() float64 {
 	return sum
 }
 
-func writeMetald(ctx context.Context, from image, device string) error {
+// writeMetald also says how long the reading back took.
+func writeMetald(ctx context.Context, from image, device string) (time.Duration, error) {
 	size, err := command(ctx, "blockdev", "--getsize64", device)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	bytes, err := strconv.ParseInt(size, 10, 64)
 	if err != nil {
-		return fmt.Errorf("reading the device's size: %w", err)
+		return 0, fmt.Errorf("reading the device's size: %w", err)
 	}
+	var verifying time.Time
 	_, err = disk.Install(ctx, disk.Options{
 		Device: device, Seen: v1alpha1.DiskFacts{SerialNumber: "bench", SizeBytes: bytes},
 		Plan: v1alpha1.InstallPlan{
@@ -156,8 +168,13 @@ func writeMetald(ctx context.Context, from image, device string) error {
 			Raw: &v1alpha1.RawImage{URL: from.url, Checksum: from.sum, ChecksumType: "sha256"},
 		},
 		Source: &disk.HTTP{Client: http.DefaultClient},
+		Progress: func(p v1alpha1.StepProgress) {
+			if p.Done == 0 && strings.HasPrefix(p.Doing, "verifying") {
+				verifying = time.Now()
+			}
+		},
 	})
-	return err
+	return time.Since(verifying), err
 }
 
 func writePipe(ctx context.Context, from image, device string) error {
@@ -228,7 +245,7 @@ func makeImage(path string, size int64, share float64) (image, error) {
 	if err := errors.Join(w.Close(), f.Sync()); err != nil {
 		return image{}, err
 	}
-	return image{name: filepath.Base(path), size: size, sum: hex.EncodeToString(sum.Sum(nil))}, nil
+	return image{size: size, sum: hex.EncodeToString(sum.Sum(nil))}, nil
 }
 
 func loopDevice(ctx context.Context, path string, size int64) (string, error) {

@@ -30,6 +30,9 @@ type Options struct {
 	Log *slog.Logger
 	// Architecture is Go's word for the machine's, empty for the one this program runs on.
 	Architecture string
+
+	// behind is behindBytes, but for tests.
+	behind int64
 }
 
 // Result is how an install went.
@@ -101,6 +104,9 @@ func run(ctx context.Context, o Options, m medium, name string, sector int64) (R
 	i := &install{
 		Options: o, id: id, log: o.Log.With("disk", name),
 		target: newTarget(m, name, size, sector, newMeter(o.Progress), abort),
+	}
+	if o.behind > 0 {
+		i.target.behind = o.behind
 	}
 	if o.Plan.Raw != nil {
 		return i.raw(ctx)

@@ -104,7 +104,6 @@ func (i *install) writeRaw(ctx context.Context, from *download, d *rawDisk) (int
 	if err := i.Flush(); err != nil {
 		return 0, err
 	}
-	i.meter.begin("verifying "+i.name, done)
 	return done, i.compare(ctx, rec)
 }
 

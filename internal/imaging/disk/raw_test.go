@@ -57,8 +57,9 @@ func rawImage(t *testing.T, size int64, table string) []byte {
 }
 
 type rawCase struct {
-	shelf *shelf
-	plan  v1alpha1.InstallPlan
+	shelf  *shelf
+	plan   v1alpha1.InstallPlan
+	behind int64
 }
 
 // rawPlan serves file as name and asks for it.
@@ -76,7 +77,7 @@ func rawPlan(name string, file []byte, sum hash.Hash, kind string, config []byte
 
 func (c *rawCase) install(t *testing.T, r *ram, sector int64) (Result, error) {
 	t.Helper()
-	return run(t.Context(), Options{Plan: c.plan, Source: c.shelf}, r, "sda", sector)
+	return run(t.Context(), Options{Plan: c.plan, Source: c.shelf, behind: c.behind}, r, "sda", sector)
 }
 
 func packZstd(t *testing.T, b []byte) []byte {
@@ -260,7 +261,8 @@ func TestRawPowerLostAnywhere(t *testing.T) {
 		size   int64
 		table  string
 		config []byte
-	}{{rawDiskSize, "gpt", nil}, {16 * mib, "gpt", noise(8, 300_000)}, {16 * mib, "mbr", nil}} {
+		behind int64
+	}{{rawDiskSize, "gpt", nil, 0}, {rawDiskSize, "gpt", nil, 2 * mib}, {16 * mib, "gpt", noise(8, 300_000), 0}, {16 * mib, "mbr", nil, 2 * mib}} {
 		image := rawImage(t, c.size, c.table)
 		before := newRAM(rawDiskSize)
 		if _, err := rawPlan("old.raw", rawImage(t, rawDiskSize, "gpt"), md5.New(), "md5", nil).install(t, before, 512); err != nil {
@@ -269,7 +271,9 @@ func TestRawPowerLostAnywhere(t *testing.T) {
 		copyOf := bytes.Clone(image)
 		copyOf[5*mib] ^= 0xff // so that the old data are not the new
 		r := before.clone()
-		if _, err := rawPlan("new.raw", copyOf, md5.New(), "md5", c.config).install(t, r, 512); err != nil {
+		p := rawPlan("new.raw", copyOf, md5.New(), "md5", c.config)
+		p.behind = c.behind
+		if _, err := p.install(t, r, 512); err != nil {
 			t.Fatal(err)
 		}
 		rnd := rand.New(rand.NewPCG(3, 5))
@@ -298,19 +302,25 @@ func TestRawPowerLostAnywhere(t *testing.T) {
 	}
 }
 
+// TestRawDiskGivesBackSomethingElse spoils a byte when the disk is flushed, at the end or while the image is still on its way.
 func TestRawDiskGivesBackSomethingElse(t *testing.T) {
 	image := rawImage(t, 16*mib, "gpt")
-	r := newRAM(rawDiskSize)
-	r.flushed = func(n int) {
-		if n == 2 {
-			b := bytes.Clone(r.pages[2*mib/page])
-			b[100] ^= 4
-			r.pages[2*mib/page] = b
+	for _, behind := range []int64{0, mib} {
+		r := newRAM(rawDiskSize)
+		r.flushed = func(n int) {
+			if at := 2 * mib / page; n >= 2 && r.pages[at] != nil {
+				b := bytes.Clone(r.pages[at])
+				b[100] ^= 4
+				r.pages[at] = b
+				r.flushed = nil
+			}
 		}
+		p := rawPlan("x.raw", image, md5.New(), "md5", nil)
+		p.behind = behind
+		var back *ReadBackError
+		if _, err := p.install(t, r, 512); !errors.As(err, &back) {
+			t.Errorf("%d bytes behind: error %v, want that the disk gives back something else", behind, err)
+		}
+		absent(t, r, 512)
 	}
-	var back *ReadBackError
-	if _, err := rawPlan("x.raw", image, md5.New(), "md5", nil).install(t, r, 512); !errors.As(err, &back) {
-		t.Errorf("error %v, want that the disk gives back something else", err)
-	}
-	absent(t, r, 512)
 }

@@ -49,13 +49,35 @@ func (t *target) digest(ctx context.Context, h hash.Hash, spans ...span) (string
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// compare reads everything back that a record says was written.
+// follow reads back what was written while more is: what a record has when the disk is flushed can be asked for. The last
+// part is left to compare.
+func (t *target) follow(ctx context.Context, written <-chan struct{}, rec *record) error {
+	for range written {
+		pieces, _ := rec.take(t.behind)
+		if pieces == nil {
+			continue
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		for _, p := range pieces {
+			if _, err := t.comparePiece(ctx, rec, p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// compare reads back what a record says was written and nobody has read since.
 func (t *target) compare(ctx context.Context, rec *record) error {
+	pieces, n := rec.take(0)
+	t.meter.begin("verifying "+t.name, n)
 	group, ctx := errgroup.WithContext(ctx)
 	todo := make(chan piece)
 	group.Go(func() error {
 		defer close(todo)
-		for _, p := range rec.sorted() {
+		for _, p := range pieces {
 			select {
 			case todo <- p:
 			case <-ctx.Done():
@@ -67,9 +89,11 @@ func (t *target) compare(ctx context.Context, rec *record) error {
 	for range writers {
 		group.Go(func() error {
 			for p := range todo {
-				if err := t.comparePiece(ctx, rec, p); err != nil {
+				n, err := t.comparePiece(ctx, rec, p)
+				if err != nil {
 					return err
 				}
+				t.meter.add(n)
 			}
 			return nil
 		})
@@ -77,23 +101,23 @@ func (t *target) compare(ctx context.Context, rec *record) error {
 	return group.Wait()
 }
 
-func (t *target) comparePiece(ctx context.Context, rec *record, p piece) error {
+// comparePiece returns the number of bytes it compared.
+func (t *target) comparePiece(ctx context.Context, rec *record, p piece) (int64, error) {
 	b := t.buffer()
 	defer func() { t.pool <- b }()
 	for at := int64(0); at < p.size; at += bufferSize {
 		if err := context.Cause(ctx); err != nil {
-			return err
+			return 0, err
 		}
 		got := b[:min(bufferSize, p.size-at)] // only zeros are longer than a buffer
 		if _, err := t.ReadAt(got, p.off+at); err != nil {
-			return fmt.Errorf("reading back %s at byte %d: %w", t.name, p.off+at, err)
+			return 0, fmt.Errorf("reading back %s at byte %d: %w", t.name, p.off+at, err)
 		}
 		if p.zero && !isZero(got) || !p.zero && maphash.Bytes(rec.seed, got) != p.sum {
-			return &ReadBackError{Disk: t.name, What: fmt.Sprintf("the %d bytes at %d differ", len(got), p.off+at)}
+			return 0, &ReadBackError{Disk: t.name, What: fmt.Sprintf("the %d bytes at %d differ", len(got), p.off+at)}
 		}
-		t.meter.add(int64(len(got)))
 	}
-	return nil
+	return p.size, nil
 }
 
 func isZero(b []byte) bool {

@@ -25,6 +25,9 @@ const (
 	writers = 2
 	// grain is the length of zeros that is not written but told to the disk in one command.
 	grain = 256 << 10
+	// behindBytes is how much is written before it is flushed and read back while the next bytes come in: a disk reads and
+	// writes at once, and the network waits for neither.
+	behindBytes = 256 << 20
 	// zeroMost is told to the disk at once: a rotating one writes it all, and we want to hear of it.
 	zeroMost = 256 << 20
 )
@@ -39,10 +42,11 @@ type target struct {
 	pool         chan []byte
 	meter        *meter
 	abort        context.CancelCauseFunc
+	behind       int64 // bytes
 }
 
 func newTarget(m medium, name string, size, sector int64, meter *meter, abort context.CancelCauseFunc) *target {
-	t := &target{medium: m, name: name, size: size, sector: sector, pool: make(chan []byte, buffers), meter: meter, abort: abort}
+	t := &target{medium: m, name: name, size: size, sector: sector, pool: make(chan []byte, buffers), meter: meter, abort: abort, behind: behindBytes}
 	for range buffers {
 		t.pool <- nil // made when it is first needed
 	}
@@ -69,19 +73,29 @@ type record struct {
 	seed   maphash.Seed
 	mu     sync.Mutex
 	pieces []piece
+	bytes  int64
 }
 
 func (r *record) add(p piece) {
 	if r != nil {
 		r.mu.Lock()
 		r.pieces = append(r.pieces, p)
+		r.bytes += p.size
 		r.mu.Unlock()
 	}
 }
 
-func (r *record) sorted() []piece {
-	slices.SortFunc(r.pieces, func(a, b piece) int { return cmp.Compare(a.off, b.off) })
-	return r.pieces
+// take gives the pieces out, in order, if there are at least so many bytes of them.
+func (r *record) take(atLeast int64) ([]piece, int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bytes < atLeast {
+		return nil, 0
+	}
+	pieces, n := r.pieces, r.bytes
+	r.pieces, r.bytes = nil, 0
+	slices.SortFunc(pieces, func(a, b piece) int { return cmp.Compare(a.off, b.off) })
+	return pieces, n
 }
 
 // job is a buffer with the ranges of it that are to be written, or a range of zeros.
@@ -97,16 +111,35 @@ type job struct {
 func (t *target) pour(ctx context.Context, r io.Reader, off, limit int64, rec *record) (int64, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	jobs := make(chan job)
+	written := make(chan struct{}, 1)
 	var once sync.Once
 	var broken error
+	stop := func(err error) error {
+		if err != nil {
+			once.Do(func() { broken = err })
+			t.abort(err)
+		}
+		return err
+	}
+	if rec != nil {
+		group.Go(func() error { return stop(t.follow(ctx, written, rec)) })
+	}
+	var busy sync.WaitGroup
+	busy.Add(writers)
+	go func() {
+		busy.Wait()
+		close(written)
+	}()
 	for range writers {
 		group.Go(func() error {
+			defer busy.Done()
 			var err error
 			for j := range jobs {
 				if err == nil { // after an error the rest is taken and dropped, so that the reader ends
-					if err = t.do(ctx, j, rec); err != nil {
-						once.Do(func() { broken = err })
-						t.abort(err)
+					err = stop(t.do(ctx, j, rec))
+					select {
+					case written <- struct{}{}:
+					default:
 					}
 				}
 				if j.buf != nil {
