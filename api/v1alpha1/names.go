@@ -12,6 +12,9 @@ const (
 	// BMCCertificateAnnotation on a BareMetalHost is the sha256 (hex) of the one BMC certificate a person accepts: given at
 	// import it is demanded on first contact, changed later it replaces the pin.
 	BMCCertificateAnnotation = "metald.io/bmc-certificate-sha256"
+	// SerialNumberAnnotation on a BareMetalHost is the serial number that a person read off the machine: a BMC that names another
+	// one is not this host's.
+	SerialNumberAnnotation = "metald.io/serial-number"
 	// ReinstallAnnotation on a BareMetalHost asks for its disk to be written anew, with all that the disk holds lost. Its value
 	// says who and why; it is removed when the work begins.
 	ReinstallAnnotation = "metald.io/reinstall"

@@ -31,9 +31,9 @@ const (
 type enrolment struct {
 	door   *door
 	dryRun bool
-	// hosts are those that metald has, by namespace/name; macs and addresses say which of them has which.
-	hosts           map[string]*metal3.BareMetalHost
-	macs, addresses map[string]string
+	// hosts are those that metald has, by namespace/name; macs, addresses and serials say which of them has which.
+	hosts                    map[string]*metal3.BareMetalHost
+	macs, addresses, serials map[string]string
 }
 
 func newEnrolment(ctx context.Context, d *door, dryRun bool) (*enrolment, error) {
@@ -41,12 +41,14 @@ func newEnrolment(ctx context.Context, d *door, dryRun bool) (*enrolment, error)
 	if err != nil {
 		return nil, err
 	}
-	e := &enrolment{door: d, dryRun: dryRun, hosts: map[string]*metal3.BareMetalHost{}, macs: map[string]string{}, addresses: map[string]string{}}
+	e := &enrolment{door: d, dryRun: dryRun, hosts: map[string]*metal3.BareMetalHost{}, macs: map[string]string{}, addresses: map[string]string{},
+		serials: map[string]string{}}
 	for i, h := range all {
 		key := h.Namespace + "/" + h.Name
 		e.hosts[key] = &all[i]
 		e.macs[strings.ToLower(h.Spec.BootMACAddress)] = key
-		e.addresses[h.Spec.BMC.Address] = key
+		e.addresses[bmcKey(h.Spec.BMC.Address)] = key
+		e.serials[strings.ToLower(h.Annotations[v1alpha1.SerialNumberAnnotation])] = key
 	}
 	return e, nil
 }
@@ -60,8 +62,11 @@ func (e *enrolment) row(ctx context.Context, r hostRow) (outcome, error) {
 	if other := e.macs[r.bootMAC]; other != "" && other != key {
 		return "", fmt.Errorf("boot MAC %s is already that of %s", r.bootMAC, other)
 	}
-	if other := e.addresses[r.bmcAddress]; other != "" && other != key {
+	if other := e.addresses[bmcKey(r.bmcAddress)]; other != "" && other != key {
 		return "", fmt.Errorf("BMC %s is already that of %s", r.bmcAddress, other)
+	}
+	if other := e.serials[strings.ToLower(r.serialNumber)]; r.serialNumber != "" && other != "" && other != key {
+		return "", fmt.Errorf("serial number %s is already that of %s", r.serialNumber, other)
 	}
 	have := e.hosts[key]
 	if have != nil {
@@ -194,7 +199,7 @@ func (r hostRow) labels() map[string]string {
 }
 
 func (r hostRow) annotations() map[string]string {
-	return present(map[string]string{v1alpha1.BMCCertificateAnnotation: r.bmcCertificate})
+	return present(map[string]string{v1alpha1.BMCCertificateAnnotation: r.bmcCertificate, v1alpha1.SerialNumberAnnotation: r.serialNumber})
 }
 
 func present(m map[string]string) map[string]string {

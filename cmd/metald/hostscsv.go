@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/csv"
 	"encoding/hex"
 	"errors"
@@ -28,6 +29,7 @@ type hostRow struct {
 	bootMAC            string
 	zone, region, rack string
 	bmcCertificate     string
+	serialNumber       string
 	architecture       string
 	problem            error
 }
@@ -55,6 +57,7 @@ var columns = map[string]column{
 	"region":                 {false, func(r *hostRow, v string) error { return setLabel(&r.region, v) }},
 	"rack":                   {false, func(r *hostRow, v string) error { return setLabel(&r.rack, v) }},
 	"bmc_certificate_sha256": {false, setCertificate},
+	"serial_number":          {false, setSerialNumber},
 	"architecture":           {false, setArchitecture},
 }
 
@@ -145,10 +148,35 @@ func readRow(header, record []string, line int, namespace string) hostRow {
 			r.problem = fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	if r.problem == nil {
+		r.problem = r.checkBMC()
+	}
 	return r
 }
 
-// markDuplicates refuses every row of a pair: nobody knows which of the two is right.
+// What IPMI 2.0 allows (sections 22.28, Set User Name, and 22.30, Set User Password).
+const (
+	maxIPMIUser     = 16
+	maxIPMIPassword = 20
+)
+
+// checkBMC refuses what cannot work with the kind of BMC that the address names.
+func (r hostRow) checkBMC() error {
+	address, err := bmc.ParseAddress(r.bmcAddress)
+	switch {
+	case err != nil:
+		return fmt.Errorf("bmc_address: %w", err)
+	case r.bmcCertificate != "" && !address.Certified():
+		return fmt.Errorf("bmc_certificate_sha256: a BMC at %s shows no certificate", r.bmcAddress)
+	case address.IPMI() && len(r.username) > maxIPMIUser:
+		return fmt.Errorf("bmc_username: IPMI has no user names of more than %d bytes", maxIPMIUser)
+	case address.IPMI() && len(r.Password.Reveal()) > maxIPMIPassword:
+		return fmt.Errorf("bmc_password: IPMI has no passwords of more than %d bytes", maxIPMIPassword)
+	}
+	return nil
+}
+
+// markDuplicates refuses every row of a pair, and names the other: nobody knows which of the two is right.
 func markDuplicates(rows []hostRow) {
 	for _, key := range []struct {
 		what string
@@ -161,21 +189,34 @@ func markDuplicates(rows []hostRow) {
 			return r.namespace + "/" + r.name
 		}},
 		{"boot MAC", func(r *hostRow) string { return r.bootMAC }},
-		{"BMC address", func(r *hostRow) string { return r.bmcAddress }},
+		{"BMC address", func(r *hostRow) string { return r.bmcKey() }},
+		{"serial number", func(r *hostRow) string { return strings.ToLower(r.serialNumber) }},
 	} {
-		lines := map[string][]int{}
+		with := map[string][]int{} // which rows have it
 		for i := range rows {
 			if k := key.of(&rows[i]); k != "" {
-				lines[k] = append(lines[k], rows[i].line)
+				with[k] = append(with[k], i)
 			}
 		}
-		for i := range rows {
-			same := slices.DeleteFunc(slices.Clone(lines[key.of(&rows[i])]), func(l int) bool { return l == rows[i].line })
-			if len(same) > 0 && rows[i].problem == nil {
-				rows[i].problem = fmt.Errorf("the same %s as line %d", key.what, same[0])
+		for _, same := range with {
+			for n, i := range same {
+				if len(same) > 1 && rows[i].problem == nil {
+					other := rows[same[(n+1)%len(same)]]
+					rows[i].problem = fmt.Errorf("the same %s as line %d (%s)", key.what, other.line, cmp.Or(other.name, "without a name"))
+				}
 			}
 		}
 	}
+}
+
+// bmcKey is the same for two ways of writing the same BMC's address.
+func (r *hostRow) bmcKey() string { return bmcKey(r.bmcAddress) }
+
+func bmcKey(address string) string {
+	if a, err := bmc.ParseAddress(address); err == nil {
+		return a.String()
+	}
+	return address
 }
 
 func wanted(v string) error {
@@ -242,6 +283,15 @@ func setCertificate(r *hostRow, v string) error {
 		return fmt.Errorf("want the 64 hex digits of a sha256")
 	}
 	r.bmcCertificate = v
+	return nil
+}
+
+// setSerialNumber takes what is printed on a machine. It is compared with what the BMC says, so it is kept as it is.
+func setSerialNumber(r *hostRow, v string) error {
+	r.serialNumber = v
+	if len(v) > 64 || strings.ContainsFunc(v, func(c rune) bool { return c < ' ' || c > '~' }) {
+		return fmt.Errorf("%q cannot be a serial number: want at most 64 printable ASCII characters", v)
+	}
 	return nil
 }
 

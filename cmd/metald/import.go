@@ -17,18 +17,21 @@ func newImportCommand(a *access) *cobra.Command {
 		Long: `Enrol the machines of a list: a CSV file whose first line names its columns, in any order. '-' reads from stdin.
 
   name                    the host's name, and later its Node's                      required
-  bmc_address             as redfish://10.0.0.5 or https://bmc.example.com           required
+  bmc_address             as redfish://10.0.0.5, https://bmc.example.com or          required
+                          ipmi://10.0.0.6; a port and a Redfish system may follow
   bmc_username            kept in a Secret named NAME-bmc                            required
   bmc_password            likewise; never printed                                    required
-  boot_mac                MAC address of the interface that the machine boots from   required
+  boot_mac                MAC address of the interface that the machine boots from,  required
+                          by UEFI HTTP boot or by PXE: metald answers what it asks
   namespace               where the host goes; default: --namespace
   zone, region, rack      labels of the host, copied to its Node
   bmc_certificate_sha256  the BMC's certificate, where it is known beforehand; otherwise the first one met is pinned
+  serial_number           as printed on the machine: a BMC that names another one is not this host's
   architecture            x86_64 or aarch64
 
 Lines that begin with # are skipped. An empty optional value leaves things as they are. The command may be repeated: each row
-gets one verdict, created, updated, unchanged or error with its reason, and no row stops the others. Hosts that are not in the
-file are left alone.
+gets one verdict, created, updated, unchanged or error with its reason, and no row stops the others. Two rows with one name, MAC
+address, BMC or serial number are both refused. Hosts that are not in the file are left alone.
 
 ` + exitHelp,
 		Example: "  metald import hosts.csv --dry-run\n  metald import hosts.csv",

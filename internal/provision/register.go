@@ -108,6 +108,7 @@ func (s *step) keepIdentity(ctx context.Context, id bmc.Identity) outcome {
 	for _, c := range []struct{ what, pinned, shown string }{
 		{"system UUID", known.SystemUUID, id.SystemUUID},
 		{"serial number", known.SerialNumber, id.SerialNumber},
+		{"serial number", s.Host.Annotations[v1alpha1.SerialNumberAnnotation], id.SerialNumber},
 	} {
 		if c.pinned != "" && c.shown != "" && !strings.EqualFold(c.pinned, c.shown) {
 			return stuck(metal3.RegistrationError, "IdentityChanged",
