@@ -29,9 +29,9 @@ build: ## bin/metald and bin/metald-agent, both static
 test: ## all quick tests: no root, no network, no QEMU
 	go test ./...
 
-test-long: ## the race detector (needs gcc), a real TPM implementation (needs swtpm), drives erased in QEMU
+test-long: ## the race detector (needs gcc), a real TPM (needs swtpm), drives erased in QEMU, disks written (root, gdisk, mtools, dosfstools, genisoimage)
 	CGO_ENABLED=1 go test -race -count=1 ./internal/inventory/... ./internal/pxe/... ./internal/provision/...
-	go test -tags long -count=1 ./internal/agent/tpm ./internal/agent/erase ./cmd/metald-agent
+	go test -tags long -count=1 ./internal/agent/tpm ./internal/agent/erase ./cmd/metald-agent ./internal/imaging/disk ./internal/imaging/configdrive
 
 check: ## format, vet, staticcheck, the rules of the house, generated files
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt would change:" $$bad; exit 1; }
