@@ -236,7 +236,7 @@ func (t turn) bootOptions() (file string, mods []dhcpv4.Modifier) {
 	case IPXEClient:
 		mods = append(mods, dhcpv4.WithOption(dhcpv4.OptGeneric(ipxeOptions, noProxyDHCP)))
 		if ordered && t.m.Boots() {
-			return url, append(mods, t.named(url)...)
+			return url + ScriptSuffix, append(mods, t.named(url+ScriptSuffix)...)
 		}
 	}
 	return "", mods

@@ -178,6 +178,7 @@ func with(code uint8, value string) dhcpv4.Modifier {
 // a boot is ordered and where none is.
 func TestBootOptionsByClient(t *testing.T) {
 	url := "http://10.0.0.1/boot/" + digest + "/x.efi"
+	script := url + ScriptSuffix
 	const doors = "224=http://10.0.0.1 225=https://10.0.0.1:8443"
 	const tftp = "file amd64/snponly.efi from 10.0.0.1 66=10.0.0.1 67=amd64/snponly.efi"
 	const noTFTP = "file none from 10.0.0.1 66=10.0.0.1 67=none"
@@ -195,10 +196,10 @@ func TestBootOptionsByClient(t *testing.T) {
 		{"PXE firmware on arm64", "PXEClient:Arch:00011:UNDI:003001", nil, "", ""},
 		{"PXE firmware of 32 bits", "PXEClient:Arch:00006:UNDI:003001", nil, "", ""},
 		{"BIOS", "PXEClient:Arch:00000:UNDI:002001", nil, "", ""},
-		{"iPXE", pxe7, []dhcpv4.Modifier{with(77, "iPXE")}, "file " + url + " from 10.0.0.1 67=" + url + " " + noProxy, noProxy},
-		{"iPXE by RFC 3004", pxe7, []dhcpv4.Modifier{with(77, "\x04iPXE")}, "file " + url + " from 10.0.0.1 67=" + url + " " + noProxy, noProxy},
-		{"iPXE by its own option", pxe7, []dhcpv4.Modifier{with(175, "\x13\x01\x01")}, "file " + url + " from 10.0.0.1 67=" + url + " " + noProxy, noProxy},
-		{"iPXE on arm64", "PXEClient:Arch:00011:UNDI:003010", []dhcpv4.Modifier{with(77, "iPXE")}, "file " + url + " from 10.0.0.1 67=" + url + " " + noProxy, noProxy},
+		{"iPXE", pxe7, []dhcpv4.Modifier{with(77, "iPXE")}, "file " + script + " from 10.0.0.1 67=" + script + " " + noProxy, noProxy},
+		{"iPXE by RFC 3004", pxe7, []dhcpv4.Modifier{with(77, "\x04iPXE")}, "file " + script + " from 10.0.0.1 67=" + script + " " + noProxy, noProxy},
+		{"iPXE by its own option", pxe7, []dhcpv4.Modifier{with(175, "\x13\x01\x01")}, "file " + script + " from 10.0.0.1 67=" + script + " " + noProxy, noProxy},
+		{"iPXE on arm64", "PXEClient:Arch:00011:UNDI:003010", []dhcpv4.Modifier{with(77, "iPXE")}, "file " + script + " from 10.0.0.1 67=" + script + " " + noProxy, noProxy},
 		{"iPXE of a BIOS machine", "PXEClient:Arch:00000:UNDI:002001", []dhcpv4.Modifier{with(77, "iPXE")}, noProxy, noProxy},
 		{"nearly iPXE", pxe7, []dhcpv4.Modifier{with(77, "iPXE2")}, tftp, noTFTP},
 		{"agent", "metald-agent", nil, doors, doors},

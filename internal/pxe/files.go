@@ -51,6 +51,12 @@ func (f *files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only GET and HEAD are served", http.StatusMethodNotAllowed)
 		return
 	}
+	if program, ok := strings.CutSuffix(name, ScriptSuffix); ok && isFileName(program) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		_, _ = io.WriteString(w, ipxeScript(program))
+		return
+	}
 	if r.Method == http.MethodGet {
 		if !f.enter(r) {
 			w.Header().Set("Retry-After", "5")
@@ -149,6 +155,14 @@ func (c *counter) ReadFrom(r io.Reader) (int64, error) {
 	c.n += n
 	return n, err
 }
+
+// ScriptSuffix behind a file's name is a script that has iPXE start that file.
+const ScriptSuffix = ".ipxe"
+
+// ipxeScript starts the program beside it. iPXE hands each program its own file name as the command line, and a unified kernel
+// image takes a command line that it is handed for the kernel's, in place of the one it carries with the root hash; so the
+// file is to have no name.
+func ipxeScript(program string) string { return "#!ipxe\nchain --name= " + program + "\n" }
 
 func contentType(name string) string {
 	if strings.HasSuffix(name, ".efi") {

@@ -36,6 +36,9 @@ func TestFiles(t *testing.T) {
 	}{
 		{name: "whole", path: good, status: 200, body: content, want: map[string]string{"Content-Length": "10", "Content-Type": "application/efi", "ETag": `"` + digest + `"`, "Accept-Ranges": "bytes"}},
 		{name: "under another name", path: "/boot/" + digest + "/root.img", status: 200, body: content, want: map[string]string{"Content-Type": "application/octet-stream"}},
+		{name: "script for iPXE", path: good + ".ipxe", status: 200, body: "#!ipxe\nchain --name= ramdisk.efi\n", want: map[string]string{"Content-Type": "text/plain; charset=utf-8"}},
+		{name: "script that starts nothing", path: "/boot/" + digest + "/.ipxe", status: 404},
+		{name: "head of a script", method: "HEAD", path: good + ".ipxe", status: 200},
 		{name: "head", method: "HEAD", path: good, status: 200, want: map[string]string{"Content-Length": "10"}},
 		{name: "range", path: good, header: "Range", value: "bytes=4-6", status: 206, body: "456", want: map[string]string{"Content-Range": "bytes 4-6/10"}},
 		{name: "rest", path: good, header: "Range", value: "bytes=8-", status: 206, body: "89"},

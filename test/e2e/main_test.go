@@ -39,7 +39,11 @@ func run(m *testing.M) (code int) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if lab, err = rack.New("e2e", os.Stdout); err != nil {
+	name := "e2e"
+	if text := os.Getenv("E2E_RACK"); text != "" { // another rack beside one that runs
+		name = text
+	}
+	if lab, err = rack.New(name, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}

@@ -62,7 +62,31 @@ func (c *Client) Boot(ctx context.Context, web *http.Client, load TFTP) (url str
 		}
 	}
 	body, err = fetch(ctx, web, file)
-	return file, nil, body, err
+	if err != nil || c.User == "" {
+		return file, nil, body, err
+	}
+	return chain(ctx, web, file, body)
+}
+
+// chain is iPXE with what it fetched: a program is started, a script of one line fetches the program beside it. Programs get
+// their file name for a command line, which a unified kernel image would take in place of its own.
+func chain(ctx context.Context, web *http.Client, at string, script io.ReadCloser) (string, []string, io.ReadCloser, error) {
+	text, err := io.ReadAll(io.LimitReader(script, 4096))
+	script.Close()
+	if err != nil {
+		return at, nil, nil, fmt.Errorf("fetching boot file: %w", err)
+	}
+	lines := strings.Split(string(text), "\n")
+	if lines[0] != "#!ipxe" || len(lines) != 3 || lines[2] != "" {
+		return at, nil, nil, errors.New("starting the boot file under its own name: its command line would be that name")
+	}
+	program, ok := strings.CutPrefix(lines[1], "chain --name= ")
+	if !ok || strings.ContainsAny(program, "/ ") {
+		return at, nil, nil, fmt.Errorf("reading iPXE's script: %q", lines[1])
+	}
+	next := at[:strings.LastIndexByte(at, '/')+1] + program
+	body, err := fetch(ctx, web, next)
+	return next, []string{"a script"}, body, err
 }
 
 // proxyPause is what iPXE waits for a proxyDHCP server, unless it is told not to.
