@@ -30,7 +30,7 @@ type Boot struct {
 // Booted reads from the firmware's variables (dir is /sys/firmware/efi/efivars) whether this machine was started from a
 // slot of a disk. The second result is false where it was not: by HTTP, by BIOS, or from a file that is no slot's entry.
 //
-// What systemd 252 leaves: the loader sets LoaderDevicePartUUID, LoaderImageIdentifier to its own path, LoaderEntrySelected
+// What systemd 252 leaves, as found on OVMF: the loader sets LoaderDevicePartUUID, LoaderImageIdentifier to its own path, LoaderEntrySelected
 // to the entry's file name and, for an entry that has a counter, LoaderBootCountPath to the path that it has after counting
 // this boot down. The stub sets LoaderDevicePartUUID and LoaderImageIdentifier only where no loader has. An image that came
 // over the network has no partition, and so no LoaderDevicePartUUID. All are volatile: none is left of an earlier boot.
