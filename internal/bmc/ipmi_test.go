@@ -117,9 +117,12 @@ func (g *ipmiRig) dial(t *testing.T) *ipmi {
 		if err := c.Close(context.Background()); err != nil {
 			t.Errorf("Close() = %v", err)
 		}
-		left := g.bmc.Sessions.Count() // one that was abandoned ends when its datagram arrives
+		// One that was abandoned ends when its datagram arrives. One that was asked for twice, as a slow machine does, stays half
+		// open until the BMC tires of it.
+		half := g.met(types.PayloadTypeRmcpOpenSessionRequest) - g.met(types.PayloadTypeRAKPMessage1)
+		left := g.bmc.Sessions.Count()
 		for range 100 {
-			if left == 0 {
+			if left <= half {
 				return
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -329,6 +332,9 @@ func TestIPMIHangs(t *testing.T) {
 		})
 	}
 	waiting.Wait()
+	if n := g.met(types.PayloadTypeIPMI); n > 4 { // one to rise, and one a call
+		t.Errorf("%d commands were sent within a second, want no storm", n)
+	}
 	if _, err := Dial(soon(t), g.target); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("Dial() = %v, want ErrUnreachable", err)
 	}

@@ -51,8 +51,8 @@ func (l *line) exchange(ctx context.Context, packet func() ([]byte, error), once
 			l.send(p)
 		}
 		pause := time.Now().Add(again[min(try, len(again)-1)])
-		if pause.After(end) {
-			pause = end
+		if !pause.Before(end) {
+			pause = end.Add(time.Second) // the last try: ctx ends the wait, and not a moment before it, which would be one try more
 		}
 		_ = l.conn.SetReadDeadline(pause)
 		if ctx.Err() != nil { // it ended before the deadline was set, and would be forgotten
