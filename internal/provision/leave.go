@@ -169,9 +169,7 @@ func (s *step) drain(ctx context.Context, l *v1alpha1.Leaving) ([]string, error)
 			return nil, err
 		}
 	}
-	return f.cluster.(interface {
-		Drain(ctx context.Context, node, host string, until time.Time) (left []string, err error)
-	}).Drain(ctx, s.nodeName(), s.hostLabel(), l.DrainUntil.Time)
+	return f.cluster.Drain(ctx, s.nodeName(), s.hostLabel(), l.DrainUntil.Time)
 }
 
 // removeNode deletes the host's Node. A cluster that is away holds it up until the drain's time is over; a Node that then

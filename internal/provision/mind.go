@@ -55,6 +55,8 @@ type Nodes interface {
 // Drainer takes Nodes out of service.
 type Drainer interface {
 	Cordon(ctx context.Context, node, host string, on bool) error
+	// Drain is one pass: it asks each pod to go and names those that are still there.
+	Drain(ctx context.Context, node, host string, until time.Time) (left []string, err error)
 	DeleteNode(ctx context.Context, node, host string) error
 }
 
