@@ -78,7 +78,7 @@ func mapSlot(disk slot.Disk, name string, root diskless.Root) error {
 		return err
 	}
 	if err := diskless.MapDevices(data.Device, hash.Device, root, target); err != nil {
-		return fmt.Errorf("opening %s and %s: %w", data.Device, hash.Device, err)
+		return fmt.Errorf("opening slot %s on disk %s: %w", name, disk.Name, err)
 	}
 	return slot.Settle(target, runDir, state.UUID)
 }
