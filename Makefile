@@ -17,7 +17,7 @@ CONTROLLERGEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.20.0
 GENERATED = api/v1alpha1/zz_generated.deepcopy.go internal/apiserver/crds/*.yaml
 N ?= 5
 
-.PHONY: help build test test-long check generate lab lab-down e2e soak bench clean
+.PHONY: help build test test-long check generate lab lab-down e2e soak cuts bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ generate: ## make the generated code and the CustomResourceDefinitions anew
 	go run $(CONTROLLERGEN) object paths=./api/...
 	go generate ./internal/...
 
-lab: ## a virtual host and a control plane, from off to a Ready node (root, Debian 12)
+lab: ## three virtual hosts and a control plane, from off to Ready nodes (root, Debian 12)
 	go run ./test/lab up
 
 lab-down: ## end everything that make lab started; what was built is kept
@@ -53,10 +53,15 @@ lab-down: ## end everything that make lab started; what was built is kept
 
 e2e: ## the whole path on real firmware, unattended, leaving nothing behind (root, Debian 12)
 	go run ./test/lab build
-	go test -tags e2e -count=1 -timeout 30m -v ./test/e2e
+	go test -tags e2e -count=1 -timeout 55m -v ./test/e2e
 
-soak: ## make e2e N times, 5 unless N= says otherwise
-	@for i in $$(seq $(N)); do echo "soak $$i of $(N)"; $(MAKE) --no-print-directory e2e || exit 1; done
+soak: ## make e2e N times, 5 unless N= says otherwise, beside a busy core if BUSY=1; logs and a summary in build/soak
+	go run ./test/lab build
+	go run ./test/lab soak $(N) $(if $(filter 1,$(BUSY)),busy)
+
+cuts: ## pull a machine's plug ten times while its image is written, and look at its disk each time
+	go run ./test/lab build
+	go test -tags e2e -count=1 -timeout 60m -v ./test/e2e -run 'TestFirstLight|TestRunningMachineIsOnlyRead|TestDisksAreInstalled|TestPowerCuts' -cuts 10
 
 bench: ## measure beside peers and print BENCH lines; ONLY="P16 P18" for some (root, Debian 12)
 	go run ./test/bench -only "$(ONLY)"

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"metald.io/metald/test/lab/rack"
@@ -63,6 +64,13 @@ var hidden = map[string]func(ctx context.Context, r *rack.Rack, args []string) e
 	"stranger":  func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeStranger(ctx, args[0]) },
 	"keep":      func(ctx context.Context, r *rack.Rack, args []string) error { return r.ServeChassis(ctx, args[0]) },
 	"advertise": func(ctx context.Context, r *rack.Rack, args []string) error { return r.Advertise(ctx, args[0]) },
+	"soak": func(ctx context.Context, r *rack.Rack, args []string) error {
+		times, err := strconv.Atoi(args[0])
+		if err != nil {
+			return fmt.Errorf("reading how often: %w", err)
+		}
+		return r.Soak(ctx, times, len(args) > 1 && args[1] == "busy")
+	},
 	// What ipmi_sim starts: chassis HOST get|set|check NAME VALUE ...
 	"chassis": func(_ context.Context, r *rack.Rack, args []string) error {
 		said, err := r.Chassis(args[0], args[1:]...)
