@@ -31,6 +31,7 @@ test: ## all quick tests: no root, no network, no QEMU
 
 test-long: ## the race detector (needs gcc), a real TPM (needs swtpm), drives erased in QEMU, disks written (root, gdisk, mtools, dosfstools, genisoimage)
 	CGO_ENABLED=1 go test -race -count=1 ./internal/inventory/... ./internal/pxe/... ./internal/provision/...
+	go test -tags long -count=1 -run Simulator ./internal/bmc
 	go test -tags long -count=1 ./internal/agent/tpm ./internal/agent/erase ./cmd/metald-agent ./internal/imaging/disk ./internal/imaging/configdrive
 
 check: ## format, vet, staticcheck, the rules of the house, generated files

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/bmc"
 )
 
 // inspect boots the ramdisk and waits for what its agent sees.
@@ -74,7 +75,7 @@ func (s *step) bootRamdisk(ctx context.Context) outcome {
 func (s *step) accept(ctx context.Context, a v1alpha1.AgentFacts) outcome {
 	id := s.identity()
 	inBand := strings.ToLower(a.Facts.System.UUID)
-	if id.SystemUUID != "" && inBand != "" && inBand != strings.ToLower(id.SystemUUID) {
+	if id.SystemUUID != "" && inBand != "" && !bmc.SameUUID(id.SystemUUID, inBand) {
 		return stuck(metal3.InspectionError, "IdentityContradiction",
 			fmt.Errorf("the BMC names system UUID %s, the machine that booted names %s: BMC and boot MAC address belong to two machines",
 				id.SystemUUID, inBand), "correct spec.bmc.address or spec.bootMACAddress")
@@ -84,7 +85,7 @@ func (s *step) accept(ctx context.Context, a v1alpha1.AgentFacts) outcome {
 			i.Identity.EKSHA256 = a.EKSHA256
 			s.log.Info("pinning the TPM's endorsement key", "host", s.key, "sha256", a.EKSHA256)
 		}
-		i.Identity.SystemUUID = first(i.Identity.SystemUUID, inBand)
+		i.Identity.SystemUUID = first(inBand, i.Identity.SystemUUID) // the machine's own order of bytes, where its BMC has another
 		i.Identity.SerialNumber = first(i.Identity.SerialNumber, a.Facts.System.SerialNumber)
 	})
 	if err != nil {

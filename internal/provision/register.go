@@ -110,7 +110,7 @@ func (s *step) keepIdentity(ctx context.Context, id bmc.Identity) outcome {
 		{"serial number", known.SerialNumber, id.SerialNumber},
 		{"serial number", s.Host.Annotations[v1alpha1.SerialNumberAnnotation], id.SerialNumber},
 	} {
-		if c.pinned != "" && c.shown != "" && !strings.EqualFold(c.pinned, c.shown) {
+		if c.pinned != "" && c.shown != "" && !strings.EqualFold(c.pinned, c.shown) && !bmc.SameUUID(c.shown, c.pinned) {
 			return stuck(metal3.RegistrationError, "IdentityChanged",
 				fmt.Errorf("the BMC names %s %s, pinned is %s: this is another machine", c.what, c.shown, c.pinned),
 				"delete the host and import it again, or correct spec.bmc.address")
