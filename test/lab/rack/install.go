@@ -63,14 +63,32 @@ func (r *Rack) Install(ctx context.Context) error {
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		return r.progress(cmd, "lines of apt")
 	}
-	if err := apt(append([]string{"install"}, missing...)...); err == nil {
-		return nil
+	if err := apt(append([]string{"install"}, missing...)...); err != nil {
+		// The lists may be missing or old, as on a fresh machine.
+		if err := apt("update"); err != nil {
+			return err
+		}
+		if err := apt(append([]string{"install"}, missing...)...); err != nil {
+			return err
+		}
 	}
-	// The lists may be missing or old, as on a fresh machine.
-	if err := apt("update"); err != nil {
-		return err
+	return keepAsleep(ctx, missing)
+}
+
+// services come with packages of ours and would start at the machine's next boot; the lab runs what it needs by itself.
+var services = map[string]string{"openipmi": "openipmi", "ipmitool": "ipmievd"}
+
+// keepAsleep has the services of newly installed packages not start at the next boot. A service that was there before is a
+// person's.
+func keepAsleep(ctx context.Context, packages []string) error {
+	for _, name := range packages {
+		if service := services[name]; service != "" {
+			if _, err := output(exec.CommandContext(ctx, "update-rc.d", service, "disable")); err != nil {
+				return err
+			}
+		}
 	}
-	return apt(append([]string{"install"}, missing...)...)
+	return nil
 }
 
 func missingPackages(ctx context.Context) ([]string, error) {
