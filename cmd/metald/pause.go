@@ -98,7 +98,7 @@ func (p pausing) host(ctx context.Context, arg string) (string, error) {
 		return "", err
 	}
 	if why := pauses.above(h); why != "" {
-		done += ", but is still paused with " + why
+		done += ", but is still paused by " + why
 	}
 	return done, nil
 }

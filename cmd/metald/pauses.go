@@ -57,9 +57,9 @@ func (p pauses) of(h *metal3.BareMetalHost) string {
 // above says what pauses a host besides its own annotation.
 func (p pauses) above(h *metal3.BareMetalHost) string {
 	if pool := poolOf(h); p.pools[pool] != "" {
-		return fmt.Sprintf("pool %s: %s", pool, p.pools[pool])
+		return fmt.Sprintf("NodePool %s (%s)", pool, p.pools[pool])
 	}
-	return optional("everything: %s", p.all)
+	return optional("all of metald (%s)", p.all)
 }
 
 // poolOf is the NodePool that owns a host, as namespace/name; empty where none does.

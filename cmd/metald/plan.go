@@ -78,7 +78,7 @@ func (o planOptions) run(c *cobra.Command, d *door, args []string) error {
 		if err != nil {
 			continue
 		}
-		if len(p.HeldBack) > 0 {
+		if len(p.HeldBack) > 0 || p.Then != "" {
 			held++
 		}
 		plans = append(plans, p)
@@ -107,8 +107,9 @@ type hostPlan struct {
 	Acts    []provision.Act   `json:"acts"`
 	// Destructive counts the acts that are.
 	Destructive int `json:"destructive"`
-	// HeldBack is what keeps metald from these acts, or from going on after them.
+	// HeldBack is what keeps metald from these acts now; Then is what will keep it from going on after them.
 	HeldBack []string `json:"heldBack,omitempty"`
+	Then     string   `json:"thenHeldBack,omitempty"`
 }
 
 // plan reads what is known of one host and asks the mind's own rules. It decides nothing itself.
@@ -157,7 +158,11 @@ func newPlan(v provision.View, acts []provision.Act) hostPlan {
 		Metadata: seen.Metadata, State: seen.State, Power: seen.Power, Waiting: seen.Waiting, Acts: []provision.Act{},
 	}
 	for _, a := range acts {
-		if a.Kind == "hold" {
+		switch {
+		case a.Kind == "hold" && len(p.Acts) > 0:
+			p.Then = a.What
+			continue
+		case a.Kind == "hold":
 			p.HeldBack = append(p.HeldBack, a.What)
 			continue
 		}
@@ -169,7 +174,8 @@ func newPlan(v provision.View, acts []provision.Act) hostPlan {
 	if w := seen.Waiting; w != nil && w.Reason == "Capped" {
 		p.HeldBack = append(p.HeldBack, w.For)
 	}
-	if c := meta.FindStatusCondition(v.Host.Status.Conditions, v1alpha1.StalledCondition); c != nil && c.Status == metav1.ConditionTrue {
+	c := meta.FindStatusCondition(v.Host.Status.Conditions, v1alpha1.StalledCondition)
+	if c != nil && c.Status == metav1.ConditionTrue && c.Reason != "Paused" { // a pause was told already
 		p.HeldBack = append(p.HeldBack, strings.TrimSuffix(fmt.Sprintf("stalled, %s: %s", c.Reason, c.Message), ": "))
 	}
 	return p

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// text is a plan for a person: where the host is, the acts in order, what holds it back.
+// text is a plan for a person: where the host is, what holds it back, the acts in order, what will hold it back after them.
 func (p hostPlan) text(out *pageWriter, again bool, now time.Time) {
 	if again {
 		out.line("")
@@ -28,6 +28,9 @@ func (p hostPlan) text(out *pageWriter, again bool, now time.Time) {
 		}
 		out.line("%s", text)
 	}
+	for _, why := range p.HeldBack {
+		out.line("HELD BACK: %s", why)
+	}
 	var rows [][]any
 	for i, a := range p.Acts {
 		mark := ""
@@ -39,8 +42,8 @@ func (p hostPlan) text(out *pageWriter, again bool, now time.Time) {
 	if len(rows) > 0 {
 		out.rows(columnsOf("#", "KIND", "MARK", "WHAT", "WHERE"), rows)
 	}
-	for _, why := range p.HeldBack {
-		out.line("HELD BACK: %s", why)
+	if p.Then != "" {
+		out.line("THEN HELD BACK: %s", p.Then)
 	}
 	switch {
 	case len(p.Acts) == 0 && len(p.HeldBack) == 0:
