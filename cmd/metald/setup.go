@@ -39,8 +39,18 @@ dhcp:
     range: %[4]s
 `
 
+// releasedLoader is what PXE firmware fetches first, where a release was installed.
+const releasedLoader = "/usr/share/metald/snponly.efi"
+
+// setupTFTP serves it; firmware that boots over HTTP needs none.
+const setupTFTP = `tftp:
+  listen: %s:69
+  loaders:
+    amd64: %s
+`
+
 func newSetupCommand() *cobra.Command {
-	var iface, addresses, config string
+	var iface, address, addresses, config, loader string
 	var start bool
 	c := &cobra.Command{
 		Use: "setup --interface NAME --range FIRST-LAST", Short: "Write the first configuration and start the service",
@@ -54,11 +64,14 @@ server of that network. A configuration that is there is not changed: edit it an
 			if iface == "" || addresses == "" {
 				return usageErrorf("--interface and --range are needed")
 			}
-			server, err := addressOf(iface)
+			server, err := addressOf(iface, address)
 			if err != nil {
 				return err
 			}
 			text := fmt.Appendf(nil, setupText, server.Addr(), iface, server.Masked(), addresses)
+			if _, err := os.Stat(loader); err == nil {
+				text = fmt.Appendf(text, setupTFTP, server.Addr(), loader)
+			}
 			if err := writeConfig(config, text); err != nil {
 				return err
 			}
@@ -70,14 +83,16 @@ server of that network. A configuration that is there is not changed: edit it an
 		},
 	}
 	c.Flags().StringVar(&iface, "interface", "", "the network interface that machines boot from")
+	c.Flags().StringVar(&address, "address", "", "which of the interface's addresses to serve on, where it has several")
 	c.Flags().StringVar(&addresses, "range", "", "the addresses that DHCP hands out, both ends included")
 	c.Flags().StringVar(&config, "config", defaultConfig, "configuration file")
+	c.Flags().StringVar(&loader, "loader", releasedLoader, "what PXE firmware fetches first; without that file there is no TFTP")
 	c.Flags().BoolVar(&start, "start", true, "start the service")
 	return c
 }
 
-// addressOf is the one IPv4 address of an interface, with its network.
-func addressOf(iface string) (netip.Prefix, error) {
+// addressOf is the wanted IPv4 address of an interface, or its only one, with its network.
+func addressOf(iface, wanted string) (netip.Prefix, error) {
 	i, err := net.InterfaceByName(iface)
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("looking at interface %s: %w", iface, err)
@@ -88,17 +103,20 @@ func addressOf(iface string) (netip.Prefix, error) {
 	}
 	var found []netip.Prefix
 	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLinkLocalUnicast() {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLinkLocalUnicast() &&
+			(wanted == "" || p.Addr().String() == wanted) {
 			found = append(found, p)
 		}
 	}
-	switch len(found) {
-	case 0:
+	switch {
+	case len(found) == 0 && wanted != "":
+		return netip.Prefix{}, fmt.Errorf("interface %s does not have the address %s", iface, wanted)
+	case len(found) == 0:
 		return netip.Prefix{}, fmt.Errorf("interface %s has no IPv4 address: give it one first (ip address add 172.22.0.1/24 dev %s)", iface, iface)
-	case 1:
-		return found[0], nil
+	case len(found) > 1:
+		return netip.Prefix{}, fmt.Errorf("interface %s has %d IPv4 addresses: say with --address which one to serve on", iface, len(found))
 	}
-	return netip.Prefix{}, fmt.Errorf("interface %s has %d IPv4 addresses, and only a person knows which one to serve on: write the configuration by hand", iface, len(found))
+	return found[0], nil
 }
 
 // writeConfig writes a configuration that the daemon will accept, and never over another one.
