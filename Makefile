@@ -16,8 +16,10 @@ CONTROLLERGEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.20.0
 # What `make generate` writes.
 GENERATED = api/v1alpha1/zz_generated.deepcopy.go internal/apiserver/crds/*.yaml
 N ?= 5
+# For which machines `make dist` builds.
+ARCH ?= amd64
 
-.PHONY: help build test test-long check generate lab lab-down e2e soak cuts bench clean
+.PHONY: help build test test-long check generate lab lab-down e2e soak cuts bench dist dist-check offline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +68,18 @@ cuts: ## pull a machine's plug ten times while its image is written, and look at
 
 bench: ## measure beside peers and print BENCH lines; ONLY="P16 P18" for some (root, Debian 12)
 	go run ./test/bench -only "$(ONLY)"
+
+dist: ## what a site without internet installs (dpkg-deb, kmod, Debian's mirror); ARCH=amd64,arm64 for both
+	go run ./deploy/release -version '$(VERSION)' -arch '$(ARCH)' -out dist
+
+dist-check: ## make dist twice, as two people would, and compare every byte
+	go run ./deploy/release -version '$(VERSION)' -arch '$(ARCH)' -out build/release/one
+	mkdir -p build/release/tmp && umask 077 && TZ=Asia/Tokyo LC_ALL=C.UTF-8 TMPDIR=$(CURDIR)/build/release/tmp \
+		go run ./deploy/release -version '$(VERSION)' -arch '$(ARCH)' -out build/release/two
+	diff -r build/release/one build/release/two && cat build/release/one/SHA256SUMS
+
+offline: ## install dist/ where there is no internet, up to a host's inspection: docs/offline.md (root, Debian 12)
+	go run ./test/offline -dist dist -out docs/offline.md
 
 clean: ## remove what was built
 	rm -rf bin build dist
