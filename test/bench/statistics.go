@@ -34,3 +34,12 @@ func interval(values []float64) (low, high float64) {
 	slices.Sort(medians)
 	return medians[len(medians)*25/1000], medians[len(medians)*975/1000]
 }
+
+// percentile is the smallest value that at least p of a hundred values do not exceed.
+func percentile(values []float64, p int) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[(len(sorted)*p+99)/100-1]
+}

@@ -41,16 +41,24 @@ func (r *Rack) farewell(ctx context.Context, phases []phase) error {
 		short = r.relative(r.Dir)
 	}
 	r.say("\nwhat to type next")
-	name := r.Spec(0).Name
-	for _, line := range [][2]string{
+	names := r.Names()
+	first, last := names[0], names[len(names)-1]
+	next := [][2]string{
 		{short + "/metald status", "the hosts, and what each waits for"},
-		{short + "/metald status " + name, "one host: conditions, events, time of each phase"},
+		{short + "/metald status " + first, "one host: conditions, events, time of each phase"},
+		{short + "/metald plan " + last, "what metald would do to a host, and why"},
 		{short + "/bmh get bmh -o wide", "the same through metald's Kubernetes API"},
-		{short + "/kubectl get nodes", "the Kubernetes cluster that it joined"},
-		{short + "/console " + name, "its serial console"},
+		{short + "/kubectl get nodes", "the Kubernetes cluster that they joined"},
+		{short + "/console " + first, "a serial console"},
+		{short + "/disk " + last, "what lies on a host's disk"},
 		{"make lab-down", "end it all"},
-	} {
-		r.say("  %-*s  %s", len(short)+16, line[0], line[1])
+	}
+	width := 0
+	for _, line := range next {
+		width = max(width, len(line[0]))
+	}
+	for _, line := range next {
+		r.say("  %-*s  %s", width, line[0], line[1])
 	}
 	return nil
 }

@@ -118,9 +118,12 @@ func (r *Rack) fresh(ctx context.Context) error {
 	return r.wrappers()
 }
 
+// shortNames are the lab's commands that a person types often.
+var shortNames = []string{"kubectl", "metald", "bmh", "console", "disk", "exec"}
+
 // wrappers are short names for what a person types next.
 func (r *Rack) wrappers() error {
-	for _, name := range []string{"kubectl", "metald", "bmh", "console", "exec"} {
+	for _, name := range shortNames {
 		text := fmt.Sprintf("#!/bin/sh\ncd %q && exec %q --rack %s %s \"$@\"\n", r.Repo, r.Program("lab"), r.short(), name)
 		if err := os.WriteFile(r.Path(name), []byte(text), 0o755); err != nil {
 			return fmt.Errorf("writing %s: %w", name, err)
@@ -199,7 +202,7 @@ func (r *Rack) clean(ctx context.Context) error {
 		}
 	}
 	if r.Name == "metald-lab" {
-		for _, name := range []string{"kubectl", "metald", "bmh", "console", "exec"} {
+		for _, name := range shortNames {
 			os.Remove(filepath.Join(r.Cache, name))
 		}
 	}
