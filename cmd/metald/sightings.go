@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/bmc"
 )
 
 func newSightingsCommand(a *access) *cobra.Command {
@@ -131,7 +132,9 @@ that runs is only looked at until 'metald host take'.`,
 func adoptRow(r *hostRow, s v1alpha1.Sighting, values map[string]string) error {
 	if s.Status.Kind == "bmc" {
 		values["bmc_address"] = cmp.Or(values["bmc_address"], s.Status.Address)
-		values["bmc_certificate_sha256"] = s.Status.CertificateSHA256
+		if a, err := bmc.ParseAddress(values["bmc_address"]); err == nil && a.Certified() {
+			values["bmc_certificate_sha256"] = s.Status.CertificateSHA256
+		}
 	}
 	for _, key := range append(columnNames(true), columnNames(false)...) {
 		if values[key] == "" && !columns[key].required {
@@ -140,6 +143,9 @@ func adoptRow(r *hostRow, s v1alpha1.Sighting, values map[string]string) error {
 		if err := columns[key].set(r, values[key]); err != nil {
 			return usageErrorf("host adopt: %s: %w", key, err)
 		}
+	}
+	if err := r.checkBMC(); err != nil {
+		return usageErrorf("host adopt: %w", err)
 	}
 	return nil
 }
