@@ -5,9 +5,9 @@
 package e2e
 
 import (
+	"cmp"
 	"flag"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
 
@@ -27,23 +27,21 @@ func TestPowerCuts(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 2))
 	t.Logf("E2E_SEED=%d: %d cuts", seed, *cuts)
 	metald(t, "host", "reinstall", redfishHost, "--reason", "e2e: cutting its power")
-	writing := func(h rack.Host) bool {
-		return h.Doing != nil && (strings.HasPrefix(h.Doing.Doing, "writing") || strings.HasPrefix(h.Doing.Doing, "verifying"))
-	}
 	first := followHost(t, redfishHost, writing)
 	truth, err := lab.Lie(redfishHost, "On")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer truth()
-	length := lab.Scale(20 * time.Second) // about what writing and verifying takes
+	length := cmp.Or(writeTook, lab.Scale(10*time.Second))
 	for n := range *cuts {
 		if n > 0 {
 			// The last boot's progress stays until this one's agent speaks.
 			begun := imageWrites(t, redfishHost)
 			followHost(t, redfishHost, func(h rack.Host) bool { return imageWrites(t, redfishHost) > begun && writing(h) })
 		}
-		time.Sleep(time.Duration(random.Int64N(int64(length))))
+		after := time.Duration(random.Int64N(int64(length)))
+		time.Sleep(after)
 		if err := lab.Cut(redfishHost); err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +49,7 @@ func TestPowerCuts(t *testing.T) {
 		if err != nil {
 			t.Errorf("cut %d: %v", n+1, err)
 		}
-		t.Logf("cut %d: %s", n+1, verdict)
+		t.Logf("cut %d, %s after its writing was seen: %s", n+1, after.Round(time.Millisecond), verdict)
 		if err := lab.Button(t.Context(), redfishHost, "netboot"); err != nil {
 			t.Fatal(err)
 		}
