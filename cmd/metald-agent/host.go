@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -26,7 +27,10 @@ type host struct {
 	// bootMAC is the device that the machine booted from.
 	bootMAC string
 	// bootURL is where boot files are fetched from.
-	bootURL  string
+	bootURL string
+	// users fetches a user's own image. The ramdisk knows no authority but the site's, so a server of images with TLS shows a
+	// certificate of that one.
+	users    *http.Client
 	rootHash string
 	join     func(context.Context, v1alpha1.JoinSeed) error
 	powerOff func() error
@@ -96,7 +100,7 @@ func (h host) Install(ctx context.Context, plan v1alpha1.InstallPlan, progress f
 	console.Say("writing to %s: %s %s, %d GiB", seen[at].Name, seen[at].Model, seen[at].SerialNumber, seen[at].SizeBytes>>30)
 	result, err := disk.Install(ctx, disk.Options{
 		Seen: seen[at], Plan: plan, Progress: progress, Log: slog.New(slog.NewTextHandler(consoleLines{}, nil)),
-		Source: &disk.HTTP{Client: plain(), Base: h.bootURL, Patience: fetchPatience},
+		Source: &disk.HTTP{Client: plain(), Users: h.users, Base: h.bootURL, Patience: fetchPatience},
 	})
 	return result.AlreadyThere, err
 }

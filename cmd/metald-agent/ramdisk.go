@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"net/http"
 
 	"metald.io/metald/api/v1alpha1"
 	"metald.io/metald/internal/agent"
@@ -43,7 +44,7 @@ func ramdisk() error {
 		ended := make(chan error, 1)
 		go func() {
 			a.Daemon = agent.NewClient(lease.AgentURL, tls)
-			a.Machine = host{bootMAC: lease.MAC.String(), bootURL: lease.BootURL, powerOff: early.PowerOff, drivers: drivers}
+			a.Machine = host{bootMAC: lease.MAC.String(), bootURL: lease.BootURL, users: &http.Client{Transport: tls}, powerOff: early.PowerOff, drivers: drivers}
 			console.Say("saying hello to %s", lease.AgentURL)
 			ended <- a.Run(work)
 		}()
