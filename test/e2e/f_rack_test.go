@@ -217,7 +217,7 @@ func TestUnlistedBMCIsOnlyRead(t *testing.T) {
 		t.Error("it was never asked, and yet is a Sighting")
 	}
 	for _, line := range met {
-		if !strings.Contains(line, "method=GET path=/redfish/v1 credentials=false") {
+		if !strings.Contains(line, "method=GET path=/redfish/v1/ credentials=false") {
 			t.Errorf("the unlisted BMC met: %s", line)
 		}
 	}

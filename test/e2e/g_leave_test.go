@@ -43,7 +43,7 @@ func TestRottenDiskIsRefusedAndReinstalled(t *testing.T) {
 	if now := imageWrites(t, redfishHost); now != before {
 		t.Errorf("the disk was written %d times although nobody asked", now-before)
 	}
-	metald(t, "host", "reinstall", redfishHost, "--reason", "e2e: a byte of its disk rotted")
+	metald(t, "host", "reinstall", redfishHost, "--yes", "--reason", "e2e: a byte of its disk rotted")
 	followHost(t, redfishHost, func(h rack.Host) bool { return imageWrites(t, redfishHost) > before && h.Ready() })
 	if now := imageWrites(t, redfishHost); now != before+1 {
 		t.Errorf("the disk was written %d times, want once", now-before)

@@ -26,7 +26,7 @@ func TestPowerCuts(t *testing.T) {
 	seed := seed(t)
 	random := rand.New(rand.NewPCG(seed, 2))
 	t.Logf("E2E_SEED=%d: %d cuts", seed, *cuts)
-	metald(t, "host", "reinstall", redfishHost, "--reason", "e2e: cutting its power")
+	metald(t, "host", "reinstall", redfishHost, "--yes", "--reason", "e2e: cutting its power")
 	first := followHost(t, redfishHost, writing)
 	truth, err := lab.Lie(redfishHost, "On")
 	if err != nil {
