@@ -165,7 +165,7 @@ func (s *step) bootDeployed(ctx context.Context, kind metal3.ErrorType) (done bo
 		return s.bootBlind(ctx, kind)
 	}
 	if r := s.agent().Refusal; r != nil && r.Reason == "ImageRefused" && s.agent().Mode == v1alpha1.InitrdMode && r.At.After(d.Install.Written.Time) {
-		return false, stuck(kind, "ImageRefused", errors.New("the machine refuses what its disk holds: "+r.Message),
+		return false, stuck(metal3.ProvisioningError, "ImageRefused", errors.New("the machine refuses what its disk holds: "+r.Message),
 			fmt.Sprintf("have the disk written anew, with all on it lost: metald host reinstall %s --reason TEXT", s.Host.Name))
 	}
 	return s.boot(ctx, kind, bootDisk, "", v1alpha1.OSMode)
