@@ -7,6 +7,7 @@
 // The package must not reach into metald: it types commands, reads the APIs, and does to machines what the world does to
 // them. Nothing here ends on a fixed time alone: waiting ends when nothing moves any more.
 //
-// Start reading at TestFirstLight, which is the whole story; the tests below it in first_light_test.go need its Node. They
-// run in the order of the files' names.
+// Start reading at TestFirstLight, which is the whole story of one host, and at TestDisksAreInstalled, where the other two
+// follow it to their disks. They run in the order of the files' names: a to e are about one machine that runs from memory,
+// f to h about three. E2E_SEED=N repeats a run's moments, E2E_RACK=NAME runs beside another rack.
 package e2e

@@ -156,6 +156,7 @@ spec:
       topology.kubernetes.io/zone: %s
   method: %s
   overwriteDisks: false
+  drainTimeout: 1m
   image: %s
   cluster: lab
 `
