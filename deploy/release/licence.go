@@ -127,6 +127,9 @@ func (l *library) findLicences() error {
 			if len(ids) == 0 {
 				return fmt.Errorf("%s/%s: no licence that is known here", l.path, short)
 			}
+			if slices.Contains(ids, "GPL") || slices.Contains(ids, "LGPL") {
+				return fmt.Errorf("%s/%s: %s: a static program under Apache-2.0 cannot link it", l.path, short, strings.Join(ids, ", "))
+			}
 			l.licences = append(l.licences, ids...)
 		}
 		l.texts = append(l.texts, short)
@@ -161,8 +164,8 @@ var licenceWords = []struct{ id, words, without string }{
 	{"LGPL", "GNU Lesser General Public License", "Mozilla Public License"},
 }
 
-// spdx names the licences whose words a text has. GPL and LGPL name no version: nothing under them is linked, and a test
-// keeps it so.
+// spdx names the licences whose words a text has. GPL and LGPL name no version: findLicences refuses to link anything under
+// them.
 func spdx(text string) []string {
 	text = evenOut(text)
 	var ids []string

@@ -80,6 +80,27 @@ func TestSPDX(t *testing.T) {
 	}
 }
 
+// A module whose licence nobody knows, or none may link, stops the release and is named.
+func TestFindLicencesRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		"GNU GENERAL PUBLIC LICENSE\n Version 2, June 1991": "example.org/x/COPYING: GPL: a static program",
+		"All rights reserved.":                              "example.org/x/COPYING: no licence that is known",
+		"":                                                  "example.org/x/COPYING: no licence",
+	} {
+		l := library{path: "example.org/x", version: "v1.0.0", dir: t.TempDir()}
+		if err := writeFile(filepath.Join(l.dir, "COPYING"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.findLicences(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got error %v, want one with %q", text, err, want)
+		}
+	}
+	empty := library{path: "example.org/y", version: "v1.0.0", dir: t.TempDir()}
+	if err := empty.findLicences(); err == nil || !strings.Contains(err.Error(), "it has no file that says so") {
+		t.Errorf("a module without a licence: got error %v", err)
+	}
+}
+
 func TestEscapePath(t *testing.T) {
 	if got, want := escapePath("github.com/NYTimes/gziphandler"), "github.com/!n!y!times/gziphandler"; got != want {
 		t.Errorf("got %s, want %s", got, want)
