@@ -34,13 +34,11 @@ func TestInstalledHostIsWrittenOnceAndBootsFromItsDisk(t *testing.T) {
 		if p.Boot == nil || p.Boot.Answer != bootDisk || p.Epoch != 2 {
 			t.Errorf("got boot %+v in epoch %d, want the disk in epoch 2", p.Boot, p.Epoch)
 		}
-		w.rack.mu.Lock()
-		w.rack.on = false
-		w.rack.mu.Unlock()
+		w.rack.unplug()
 		w.until("not Ready", 2*time.Minute, func(h *metal3.BareMetalHost) bool { return !isReady(h) })
 		w.until("Ready again", 10*time.Minute, isReady)
-		if w.rack.disk.writes != 1 {
-			t.Errorf("the image was written %d times, want once", w.rack.disk.writes)
+		if w.rack.drive().writes != 1 {
+			t.Errorf("the image was written %d times, want once", w.rack.drive().writes)
 		}
 	})
 }
@@ -56,8 +54,8 @@ func TestRestartWhileInstallingWritesOnce(t *testing.T) {
 			time.Sleep(2 * time.Second)
 			w.start()
 			w.until("Ready", 20*time.Minute, isReady)
-			if w.rack.disk.writes != 1 {
-				t.Errorf("restart at second %d: the image was written %d times, want once", second, w.rack.disk.writes)
+			if w.rack.drive().writes != 1 {
+				t.Errorf("restart at second %d: the image was written %d times, want once", second, w.rack.drive().writes)
 			}
 		})
 	}
@@ -69,12 +67,10 @@ func TestPowerLostWhileWritingWritesAgain(t *testing.T) {
 		w.pool(toDisk)
 		w.enrol()
 		w.until("the write", 10*time.Minute, waitsFor("Installing", w))
-		w.rack.mu.Lock()
-		w.rack.on = false
-		w.rack.mu.Unlock()
+		w.rack.unplug()
 		w.until("Ready", 20*time.Minute, isReady)
-		if w.rack.disk.writes != 2 {
-			t.Errorf("the image was written %d times, want twice", w.rack.disk.writes)
+		if w.rack.drive().writes != 2 {
+			t.Errorf("the image was written %d times, want twice", w.rack.drive().writes)
 		}
 	})
 }
@@ -84,14 +80,13 @@ func TestRottenDiskIsRefusedUntilAPersonReinstalls(t *testing.T) {
 		w.pool(toDisk)
 		w.enrol()
 		w.until("Ready", 10*time.Minute, isReady)
-		w.rack.mu.Lock()
-		w.rack.on, w.rack.disk.rotten = false, true
-		w.rack.mu.Unlock()
+		w.rack.changeDrive(func(d *disk) { d.rotten = true })
+		w.rack.unplug()
 		w.until("refusal", 10*time.Minute, waitsFor("ImageRefused", w))
-		boots := w.rack.boots
+		_, boots := w.rack.running()
 		time.Sleep(time.Hour)
-		if w.rack.boots != boots || w.rack.disk.writes != 1 {
-			t.Fatalf("%d more boots and %d writes though a person must decide", w.rack.boots-boots, w.rack.disk.writes)
+		if _, now := w.rack.running(); now != boots || w.rack.drive().writes != 1 {
+			t.Fatalf("%d more boots and %d writes though a person must decide", now-boots, w.rack.drive().writes)
 		}
 		if e := w.host().Status.ErrorMessage; !strings.Contains(e, "bad superblock") {
 			t.Errorf("the error does not name the cause: %q", e)
@@ -100,8 +95,8 @@ func TestRottenDiskIsRefusedUntilAPersonReinstalls(t *testing.T) {
 			h.Annotations = map[string]string{v1alpha1.ReinstallAnnotation: "me: bad disk"}
 		})
 		w.until("Ready", 20*time.Minute, isReady)
-		if _, still := w.host().Annotations[v1alpha1.ReinstallAnnotation]; still || w.rack.disk.writes != 2 {
-			t.Errorf("annotation still there: %t; %d writes, want 2", still, w.rack.disk.writes)
+		if _, still := w.host().Annotations[v1alpha1.ReinstallAnnotation]; still || w.rack.drive().writes != 2 {
+			t.Errorf("annotation still there: %t; %d writes, want 2", still, w.rack.drive().writes)
 		}
 	})
 }
@@ -128,7 +123,7 @@ func TestDisksInUseAreNotTouchedUntilTaken(t *testing.T) {
 					})
 				}
 				time.Sleep(time.Hour)
-				if w.rack.disk.writes != 0 {
+				if w.rack.drive().writes != 0 {
 					t.Fatal("a disk that holds partitions was written to")
 				}
 				w.changeHost(func(h *metal3.BareMetalHost) {

@@ -51,8 +51,8 @@ func TestReleasedHostIsDrainedAndErased(t *testing.T) {
 		w.endPool()
 		w.until("drain", time.Minute, waitsFor("Draining", w))
 		time.Sleep(3 * time.Minute)
-		if !w.rack.on || w.rack.disk.erases != 0 {
-			t.Fatalf("the machine was switched off (on: %t) or erased (%d) while pods were on it", w.rack.on, w.rack.disk.erases)
+		if on, _ := w.rack.running(); !on || w.rack.drive().erases != 0 {
+			t.Fatalf("the machine was switched off (on: %t) or erased (%d) while pods were on it", on, w.rack.drive().erases)
 		}
 		w.plane.mu.Lock()
 		cordoned := w.plane.nodes["n1"].Unschedulable
@@ -129,8 +129,8 @@ func TestDisabledCleaningIsShown(t *testing.T) {
 		w.until("provisioned", 5*time.Minute, inState(metal3.StateProvisioned))
 		w.endPool()
 		w.until("available", 10*time.Minute, inState(metal3.StateAvailable))
-		if w.rack.disk.erases != 0 || reasonOf(w.host(), v1alpha1.ErasedCondition) != "CleaningDisabled" {
-			t.Errorf("%d erases, condition Erased %q; want none, and CleaningDisabled", w.rack.disk.erases, reasonOf(w.host(), v1alpha1.ErasedCondition))
+		if w.rack.drive().erases != 0 || reasonOf(w.host(), v1alpha1.ErasedCondition) != "CleaningDisabled" {
+			t.Errorf("%d erases, condition Erased %q; want none, and CleaningDisabled", w.rack.drive().erases, reasonOf(w.host(), v1alpha1.ErasedCondition))
 		}
 	})
 }
@@ -150,7 +150,7 @@ func TestRestartWhileLeavingConverges(t *testing.T) {
 			if e := w.progress().Erase; e == nil || !e.OK {
 				t.Errorf("restart at second %d: erase is %+v", second, e)
 			}
-			if w.rack.disk.holds != "" {
+			if w.rack.drive().holds != "" {
 				t.Errorf("restart at second %d: the disk still boots", second)
 			}
 		})
@@ -167,13 +167,13 @@ func TestCapHoldsDestructiveActsBack(t *testing.T) {
 		w.until("provisioned", 5*time.Minute, inState(metal3.StateProvisioned))
 		w.endPool()
 		w.until("the cap", 5*time.Minute, waitsFor("Capped", w)) // the power-off was one, the erase would be two
-		if w.rack.disk.erases != 0 {
+		if w.rack.drive().erases != 0 {
 			t.Fatal("the drives were erased beyond the cap")
 		}
 		w.stop()
 		w.start() // a restart is no way round it
 		time.Sleep(10 * time.Minute)
-		if w.rack.disk.erases != 0 {
+		if w.rack.drive().erases != 0 {
 			t.Fatal("the drives were erased beyond the cap after a restart")
 		}
 		w.until("available, an hour later", 90*time.Minute, inState(metal3.StateAvailable))

@@ -112,8 +112,8 @@ func TestPlanIsWhatHappens(t *testing.T) {
 		}
 		w.pool(toDisk)
 		w.until("Ready", 1e12, isReady)
-		if writes != 1 || w.rack.disk.writes != writes {
-			t.Errorf("the plan named %d writes to disk D1, %d happened", writes, w.rack.disk.writes)
+		if writes != 1 || w.rack.drive().writes != writes {
+			t.Errorf("the plan named %d writes to disk D1, %d happened", writes, w.rack.drive().writes)
 		}
 	})
 }

@@ -269,6 +269,32 @@ type disk struct {
 	slow       time.Duration
 }
 
+// drive is the disk as it is now; changeDrive changes it under a running machine.
+func (r *rack) drive() disk {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.disk
+}
+
+func (r *rack) changeDrive(change func(d *disk)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(&r.disk)
+}
+
+// unplug takes the power away. running says whether it is there, and how often it came.
+func (r *rack) unplug() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.on = false
+}
+
+func (r *rack) running() (on bool, boots int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.on, r.boots
+}
+
 func (r *rack) NetworkBoot(context.Context) (bmc.BootTarget, error) { return bmc.BootHTTP, nil }
 
 func (r *rack) OneTimeBoot(context.Context) (bmc.BootTarget, error) { return r.once, nil }
@@ -328,7 +354,10 @@ func (r *rack) firmware(boot int) (answer pxe.Answer, whole bool) {
 
 // run is one power-on: firmware, then the agent of what was offered.
 func (r *rack) run(boot int) {
-	if r.once == bmc.BootDisk {
+	r.mu.Lock()
+	once := r.once
+	r.mu.Unlock()
+	if once == bmc.BootDisk {
 		r.runDisk(boot)
 		return
 	}
@@ -350,11 +379,12 @@ func (r *rack) run(boot int) {
 // runDisk starts what the disk holds.
 func (r *rack) runDisk(boot int) {
 	time.Sleep(5 * time.Second)
-	if r.disk.holds == "" || !r.alive(boot) {
+	drive := r.drive()
+	if drive.holds == "" || !r.alive(boot) {
 		return
 	}
 	hello := v1alpha1.Hello{Mode: v1alpha1.OSMode, BootID: fmt.Sprint("boot-", boot), SystemUUID: r.uuid, MACs: []string{testMAC}, RootHash: hex64, Slot: "a"}
-	if !r.disk.rotten {
+	if !drive.rotten {
 		r.agent(boot, hello)
 		return
 	}
@@ -366,9 +396,7 @@ func (r *rack) runDisk(boot int) {
 			a.Steps = []v1alpha1.StepResult{{Step: v1alpha1.RefuseStep, Epoch: c.Epoch, Message: "slot a: bad superblock"}}
 		})
 	}
-	r.mu.Lock()
-	r.on = false
-	r.mu.Unlock()
+	r.unplug()
 }
 
 // agent opens a session as the desk would, and does what it is told.
@@ -403,30 +431,31 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 		case v1alpha1.InspectStep:
 			r.say(c.Host, func(a *v1alpha1.AgentFacts) {
 				a.Facts = &v1alpha1.HostFacts{System: v1alpha1.SystemFacts{UUID: r.uuid}, CPU: v1alpha1.CPUFacts{Architecture: "amd64", Threads: 4},
-					Disks: []v1alpha1.DiskFacts{{Name: "nvme0n1", SerialNumber: "D1", SizeBytes: 8 << 30, Partitions: r.disk.partitions}}}
+					Disks: []v1alpha1.DiskFacts{{Name: "nvme0n1", SerialNumber: "D1", SizeBytes: 8 << 30, Partitions: r.drive().partitions}}}
 				a.Inspected = c.Epoch
 			})
 		case v1alpha1.InstallStep:
-			if order.Install.ID != r.disk.holds {
-				r.disk.holds = ""
-				r.disk.writes++
-				time.Sleep(5*time.Second + r.disk.slow)
+			if order.Install.ID != r.drive().holds {
+				r.changeDrive(func(d *disk) { d.holds, d.writes = "", d.writes+1 })
+				time.Sleep(5*time.Second + r.drive().slow)
 				if !r.alive(boot) {
 					return
 				}
-				r.disk.holds, r.disk.partitions, r.disk.rotten = order.Install.ID, 6, false
+				r.changeDrive(func(d *disk) { d.holds, d.partitions, d.rotten = order.Install.ID, 6, false })
 			}
 		case v1alpha1.EraseStep:
 			time.Sleep(5 * time.Second)
 			if !r.alive(boot) {
 				return
 			}
-			record := v1alpha1.DriveErasure{Name: order.Erase.Drives[0].Name, SerialNumber: order.Erase.Drives[0].SerialNumber, Method: "overwrite", Verified: "all zero", OK: !r.disk.unerasable}
-			if r.disk.erases++; record.OK {
-				r.disk.holds, r.disk.partitions = "", 0
-			} else {
-				record.Error = "input/output error"
-			}
+			record := v1alpha1.DriveErasure{Name: order.Erase.Drives[0].Name, SerialNumber: order.Erase.Drives[0].SerialNumber, Method: "overwrite", Verified: "all zero", OK: !r.drive().unerasable}
+			r.changeDrive(func(d *disk) {
+				if d.erases++; record.OK {
+					d.holds, d.partitions = "", 0
+				} else {
+					record.Error = "input/output error"
+				}
+			})
 			r.say(c.Host, func(a *v1alpha1.AgentFacts) {
 				a.Steps = append(a.Steps, v1alpha1.StepResult{Step: order.Step, Epoch: c.Epoch, OK: record.OK, Erased: []v1alpha1.DriveErasure{record}})
 			})
