@@ -256,8 +256,8 @@ func TestLostPowerIsBootedAgain(t *testing.T) {
 		w.until("Ready again", 10*time.Minute, func(h *metal3.BareMetalHost) bool {
 			return meta.IsStatusConditionTrue(h.Status.Conditions, metal3.ReadyCondition)
 		})
-		if p := w.progress(); p.Epoch != 3 || w.plane.granted != 2 {
-			t.Errorf("got epoch %d and %d grants, want 3 and 2", p.Epoch, w.plane.granted)
+		if p := w.progress(); p.Epoch != 3 || w.plane.granted != 2 || p.Attempts != 0 {
+			t.Errorf("got epoch %d, %d grants and %d attempts, want 3, 2 and 0", p.Epoch, w.plane.granted, p.Attempts)
 		}
 	})
 }

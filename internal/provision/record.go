@@ -97,6 +97,9 @@ func (s *step) writeProgress(p *v1alpha1.HostProgressStatus, from, to State, out
 		}
 	default:
 		p.LastError, p.NextTry = "", nil
+		if out.waiting == nil {
+			p.Attempts = 0 // it is where it should be: the next trouble is a new one
+		}
 	}
 	if out.event == "" {
 		p.Waiting = keepSince(p.Waiting, out.waiting, now)
