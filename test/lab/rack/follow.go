@@ -60,12 +60,6 @@ func (h Host) Line() string {
 	if p.LastError != "" {
 		line += "; last error: " + p.LastError
 	}
-	if d := h.Doing; d != nil {
-		line += "; " + d.Doing
-		if d.Total > 0 {
-			line += fmt.Sprintf(", %d of %d MB", d.Done/1e6, d.Total/1e6)
-		}
-	}
 	if h.Error != "" && !strings.Contains(line, h.Error) {
 		line += "; " + h.Error
 	}
