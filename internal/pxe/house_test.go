@@ -172,7 +172,7 @@ func newBench(t *testing.T, s pxe.Subnet, p pxe.BootPolicy, b *book, before ...f
 		return a
 	}}))
 	h.DHCP = pxe.NewDHCP(s, p, b, h.lookout, log)
-	h.player = &pxetest.Player{Segment: h.segment, Web: &http.Client{Transport: handlerClient{pxe.NewFiles(h.blobs, &road{}, log)}}, TFTP: h.tftp}
+	h.player = &pxetest.Player{Segment: h.segment, Web: &http.Client{Transport: handlerClient{pxe.NewFiles(h.blobs, nowhere{}, log)}}, TFTP: h.tftp}
 	for _, f := range before {
 		f(h)
 	}
