@@ -24,6 +24,11 @@ func (s *step) install(ctx context.Context) (written bool, out outcome) {
 	if i.Written != nil {
 		return true, content()
 	}
+	if i.Raw != nil { // before the machine is booted for it
+		if _, err := s.configDrive(ctx); err != nil {
+			return false, stuck(metal3.ProvisioningError, "ConfigDriveIncomplete", err, "make or correct the Secret")
+		}
+	}
 	if i.Allowed == nil {
 		if out := s.allowWrite(ctx); out.waiting != nil || out.err != nil {
 			return false, out

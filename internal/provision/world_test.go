@@ -261,8 +261,9 @@ func (r *rack) Power(context.Context) (bmc.PowerState, error) {
 // disk is the machine's one drive.
 type disk struct {
 	partitions int
-	holds      string // the ID of what is installed, empty where it does not boot
-	writes     int    // how often an image was written
+	holds      string             // the ID of what is installed, empty where it does not boot
+	raw        *v1alpha1.RawImage // what is installed is a user's own: no agent runs in it
+	writes     int                // how often an image was written
 	erases     int
 	rotten     bool // what it holds does not verify
 	unerasable bool // every erase fails
@@ -380,7 +381,7 @@ func (r *rack) run(boot int) {
 func (r *rack) runDisk(boot int) {
 	time.Sleep(5 * time.Second)
 	drive := r.drive()
-	if drive.holds == "" || !r.alive(boot) {
+	if drive.holds == "" || drive.raw != nil || !r.alive(boot) {
 		return
 	}
 	hello := v1alpha1.Hello{Mode: v1alpha1.OSMode, BootID: fmt.Sprint("boot-", boot), SystemUUID: r.uuid, MACs: []string{testMAC}, RootHash: hex64, Slot: "a"}
@@ -441,7 +442,7 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 				if !r.alive(boot) {
 					return
 				}
-				r.changeDrive(func(d *disk) { d.holds, d.partitions, d.rotten = order.Install.ID, 6, false })
+				r.changeDrive(func(d *disk) { d.holds, d.partitions, d.rotten, d.raw = order.Install.ID, 6, false, order.Install.Raw })
 			}
 		case v1alpha1.EraseStep:
 			time.Sleep(5 * time.Second)
