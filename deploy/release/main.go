@@ -32,7 +32,7 @@ type release struct {
 	// ldflags are those of `make build`, without the version and time that are added here.
 	ldflags string
 	// out gets the release, work holds what may be thrown away, cache what Debian's mirror gave.
-	out, work, cache, mirror string
+	out, work, cache string
 }
 
 func main() {
@@ -42,7 +42,6 @@ func main() {
 	flag.StringVar(&r.version, "version", "", "the release's version, as git describe says it")
 	flag.StringVar(&r.out, "out", "dist", "folder for the release; it is emptied first")
 	flag.StringVar(&r.cache, "cache", "build/release/cache", "folder for packages of Debian's mirror")
-	flag.StringVar(&r.mirror, "mirror", "http://deb.debian.org/", "Debian's mirror; what it gives is checked against the lock")
 	flag.StringVar(&r.ldflags, "ldflags", "-s -w", "flags for Go's linker")
 	flag.StringVar(&arches, "arch", "amd64", "architectures, in Go's words, with commas")
 	flag.Parse()

@@ -110,7 +110,7 @@ func (s *step) vacate(ctx context.Context) (done bool, out outcome) {
 	}
 	var left []string
 	var err error
-	if s.hasNode() {
+	if s.hasNode() && s.runsItsNode() {
 		left, err = s.drain(ctx, l)
 	}
 	over := !s.now().Before(l.DrainUntil.Time)
@@ -149,6 +149,13 @@ func (s *step) hasNode() bool {
 		return false // nobody can be asked any more
 	}
 	return s.Progress.Status.Join != nil
+}
+
+// runsItsNode answers whether anybody is there to end pods in order. Those of a machine that is off, or that refused its
+// image, are ended already; the cluster learns it when the Node is deleted.
+func (s *step) runsItsNode() bool {
+	a := s.agent()
+	return s.Host.Status.PoweredOn && a.Mode == v1alpha1.OSMode && a.Epoch == s.epoch()
 }
 
 func (s *step) drain(ctx context.Context, l *v1alpha1.Leaving) ([]string, error) {

@@ -103,7 +103,7 @@ func prove(ctx context.Context, s *site) error {
 	if err := s.shell(ctx, 0, "cat /proc/net/route | cut -f 1-3,8"); err != nil {
 		return err
 	}
-	if err := s.shell(ctx, 0, "getent hosts deb.debian.org || echo no such host"); err != nil {
+	if err := s.shell(ctx, 0, "getent hosts debian.org || echo no such host"); err != nil {
 		return err
 	}
 	if s.said("no such host") == 0 {
