@@ -91,10 +91,13 @@ func TestRottenDiskIsRefusedUntilAPersonReinstalls(t *testing.T) {
 		if e := w.host().Status.ErrorMessage; !strings.Contains(e, "bad superblock") {
 			t.Errorf("the error does not name the cause: %q", e)
 		}
+		w.plane.mu.Lock()
+		w.plane.pods = []string{"shop/cart: is ending"} // for ever: no kubelet is there to say that it has ended
+		w.plane.mu.Unlock()
 		w.changeHost(func(h *metal3.BareMetalHost) {
 			h.Annotations = map[string]string{v1alpha1.ReinstallAnnotation: "me: bad disk"}
 		})
-		w.until("Ready", 20*time.Minute, isReady)
+		w.until("Ready", 5*time.Minute, isReady)
 		if _, still := w.host().Annotations[v1alpha1.ReinstallAnnotation]; still || w.rack.drive().writes != 2 {
 			t.Errorf("annotation still there: %t; %d writes, want 2", still, w.rack.drive().writes)
 		}
