@@ -42,6 +42,12 @@ type Inventorier interface {
 	Inventory(ctx context.Context) (Inventory, error)
 }
 
+// Sessioner is an optional ability of a Controller: to name its session on the BMC, for Target.Stale of a later one. The name
+// is no secret.
+type Sessioner interface {
+	Session() string
+}
+
 // Identity is who the machine says it is. Fields are empty where the BMC does not know, or shows a placeholder.
 type Identity struct {
 	Manufacturer string

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,9 @@ type Target struct {
 	Password Secret
 	// Pin is the sha256 of the BMC's leaf certificate in hex, as Certificate returned it; required where Address.Certified.
 	Pin string
+	// Stale is the session that an earlier connection left behind, as Sessioner named it; it is ended once a new one is open. A
+	// daemon that was killed would fill the BMC's few sessions otherwise.
+	Stale string `json:"-"`
 	// Dialer opens connections; nil means the network.
 	Dialer Dialer `json:"-"`
 }
@@ -55,6 +59,7 @@ type redfish struct {
 var (
 	_ Controller  = (*redfish)(nil)
 	_ Inventorier = (*redfish)(nil)
+	_ Sessioner   = (*redfish)(nil)
 )
 
 // Dial connects to a BMC by Redfish or, where the address says so, IPMI. With Redfish it checks the certificate against the pin,
@@ -94,6 +99,9 @@ func (r *redfish) open(ctx context.Context) error {
 	}
 	if err := r.login(ctx); err != nil {
 		return err
+	}
+	if stale := r.target.Stale; strings.Contains(stale, strings.TrimSuffix(r.sessions, "/")+"/") && stale != r.session {
+		_ = r.logout(ctx, r.token, stale) // it ends by itself too, later
 	}
 	if err := r.findSystem(ctx); err != nil {
 		_ = r.Close(ctx) // the first error says more
@@ -278,6 +286,13 @@ func (r *redfish) renew(ctx context.Context, old string) (string, error) {
 		return "", err
 	}
 	return r.token, nil
+}
+
+// Session names the session that is open on the BMC.
+func (r *redfish) Session() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.session
 }
 
 // Close ends the session.

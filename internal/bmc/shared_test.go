@@ -60,3 +60,23 @@ func TestShared(t *testing.T) {
 		t.Errorf("%d sessions, want 1", n)
 	}
 }
+
+// TestStaleSession: who was killed leaves its session behind; who comes after ends it, so that the table never fills.
+func TestStaleSession(t *testing.T) {
+	g := newRig(t, bmctest.Options{})
+	for n := range 10 {
+		c, err := Dial(t.Context(), g.target)
+		if err != nil {
+			t.Fatalf("dial %d: %v", n, err)
+		}
+		if sessions := g.Sessions(); sessions != 1 {
+			t.Fatalf("dial %d: %d sessions, want 1", n, sessions)
+		}
+		g.target.Stale = c.(Sessioner).Session()
+		if n == 9 {
+			if err := c.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

@@ -37,6 +37,15 @@ func (r *Records) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
+// Get returns a copy of one value, nil where there is none.
+func (r *Records) Get(_ context.Context, key string) ([]byte, error) {
+	value, err := r.records.Get(key)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s %q: %w", r.bucket, key, err)
+	}
+	return value, nil
+}
+
 // All returns copies of all values, by key.
 func (r *Records) All(context.Context) (map[string][]byte, error) {
 	all, err := r.records.All()

@@ -40,6 +40,9 @@ func (m *Mind) sweepAway(ctx context.Context, ns, name string) error {
 	if err := remove(ctx, m.Store.Progresses(), ns, name); err != nil {
 		return err
 	}
+	if err := m.Store.Records(sessionBucket).Delete(ctx, ns+"/"+name); err != nil {
+		return err
+	}
 	if err := remove(ctx, m.Store.HardwareData(), ns, name); err != nil {
 		return err
 	}

@@ -30,6 +30,8 @@ type controllers struct {
 type session struct {
 	bmc.Controller
 	target bmc.Target
+	// noted is the session on the BMC as it is on disk.
+	noted string
 	power  bmc.PowerState
 	read   time.Time
 }
@@ -143,10 +145,12 @@ func (s *step) controller(ctx context.Context) (*session, error) {
 	}
 	if kept := s.bmcs.get(s.key); kept != nil {
 		if kept.serves(target) {
+			s.noteSession(ctx, kept)
 			return kept, nil
 		}
 		s.bmcs.drop(s.key)
 	}
+	target.Stale = s.staleSession(ctx)
 	c, err := s.BMCs.Dial(ctx, target)
 	if errors.Is(err, bmc.ErrCredentials) {
 		s.noteCredentials(secret, false)
@@ -155,9 +159,35 @@ func (s *step) controller(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	s.noteCredentials(secret, true)
-	kept := &session{Controller: c, target: target}
+	kept := &session{Controller: c, target: target, noted: target.Stale}
+	s.noteSession(ctx, kept)
 	s.bmcs.put(s.key, kept)
 	return kept, nil
+}
+
+// sessionBucket holds the session that is open on each host's BMC: who is killed cannot end it, who comes after can.
+const sessionBucket = "bmc-sessions"
+
+func (s *step) staleSession(ctx context.Context) string {
+	name, err := s.Store.Records(sessionBucket).Get(ctx, s.key)
+	if err != nil {
+		s.log.Warn("reading the session left on a BMC", "host", s.key, "err", err)
+	}
+	return string(name)
+}
+
+// noteSession keeps the record true; a login in the midst of work changes the session.
+func (s *step) noteSession(ctx context.Context, kept *session) {
+	named, ok := kept.Controller.(bmc.Sessioner)
+	if !ok || named.Session() == kept.noted {
+		return
+	}
+	name := named.Session()
+	if err := s.Store.Records(sessionBucket).Put(context.WithoutCancel(ctx), s.key, []byte(name)); err != nil {
+		s.log.Warn("noting the session on a BMC", "host", s.key, "err", err)
+		return
+	}
+	kept.noted = name
 }
 
 // noteCredentials remembers in the host's status which version of the Secret works; record writes it.

@@ -50,6 +50,18 @@ func (r Records) Delete(ctx context.Context, key string) error {
 	})
 }
 
+// Get returns a copy of one value, nil where there is none.
+func (r Records) Get(key string) ([]byte, error) {
+	var value []byte
+	err := r.e.view(func(tx *bbolt.Tx) error {
+		if bucket := tx.Bucket(recordsBucket).Bucket(r.bucket); bucket != nil {
+			value = bytes.Clone(bucket.Get([]byte(key)))
+		}
+		return nil
+	})
+	return value, err
+}
+
 // All returns copies of all values.
 func (r Records) All() (map[string][]byte, error) {
 	all := map[string][]byte{}
