@@ -32,8 +32,8 @@ type session struct {
 	target bmc.Target
 	// noted is the session on the BMC as it is on disk.
 	noted string
-	power  bmc.PowerState
-	read   time.Time
+	power bmc.PowerState
+	read  time.Time
 }
 
 // serves answers whether the session still is the one that target asks for.
