@@ -171,7 +171,7 @@ func newBench(t *testing.T, s pxe.Subnet, p pxe.BootPolicy, b *book) *bench {
 		return a
 	}}))
 	h.DHCP = pxe.NewDHCP(s, p, b, h.lookout, log)
-	h.player = &pxetest.Player{Segment: h.segment, Web: &http.Client{Transport: handlerClient{pxe.NewFiles(h.blobs, &road{}, log)}}}
+	h.player = &pxetest.Player{Segment: h.segment, Web: &http.Client{Transport: handlerClient{pxe.NewFiles(h.blobs, nowhere{}, log)}}}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(ctx, h.segment.Server()) }()
