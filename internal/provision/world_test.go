@@ -46,6 +46,9 @@ const (
 	hex64    = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 )
 
+// pollLeast is what the agent waits at least between two orders to wait: one whose epoch is over is answered at once.
+const pollLeast = time.Second
+
 // inWorld runs a test in fake time.
 func inWorld(t *testing.T, play func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -360,6 +363,7 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 			time.Sleep(10 * time.Second)
 			r.plane.bootstrap(order.Join, hello.BootID)
 		default:
+			time.Sleep(pollLeast)
 			continue
 		}
 		r.say(c.Host, func(a *v1alpha1.AgentFacts) {
