@@ -156,7 +156,11 @@ func TestSimulator(t *testing.T) {
 	if diff := cmp.Diff([]string{"set power 1", "set reset 1", "set shutdown 1", "set power 1", "set power 0"}, s.calls(t)); diff != "" {
 		t.Errorf("what was switched (-want +got):\n%s", diff)
 	}
-	for target, said := range map[BootTarget]string{BootPXE: "Force PXE", BootDisk: "Force Boot from default Hard-Drive", BootNone: "No override"} {
+	for _, step := range []struct {
+		target BootTarget
+		said   string
+	}{{BootPXE, "Force PXE"}, {BootDisk, "Force Boot from default Hard-Drive"}, {BootNone, "No override"}} {
+		target, said := step.target, step.said
 		if err := c.SetOneTimeBoot(t.Context(), target); err != nil {
 			t.Errorf("SetOneTimeBoot(%s) = %v", target, err)
 		}
@@ -167,6 +171,7 @@ func TestSimulator(t *testing.T) {
 			t.Errorf("%s: ipmitool says\n%s\nwant %q", target, got, said)
 		}
 	}
+	// It stands at "No override" now: a BMC that forgets an order to do what it does anyway cannot be caught at it.
 	if err := os.WriteFile(filepath.Join(s.dir, "forgetful"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
