@@ -17,6 +17,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,8 +112,8 @@ type door struct {
 var shared struct {
 	once  sync.Once
 	door  *door
-	err   error
 	close func()
+	uses  atomic.Int64 // a namespace a use, so that a test may run more than once
 }
 
 // sharedDoor returns the shared door and a new namespace for the test.
@@ -139,7 +140,7 @@ func sharedDoor(t *testing.T) (*door, string) {
 	if shared.door == nil {
 		t.Fatal("the shared server did not start")
 	}
-	name := strings.ToLower(t.Name())
+	name := fmt.Sprintf("%s-%d", strings.ToLower(t.Name()), shared.uses.Add(1))
 	_, err := shared.door.admin(t).Resource(namespaces).Create(t.Context(),
 		object(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+"}}"), metav1.CreateOptions{})
 	if err != nil {

@@ -96,23 +96,23 @@ func TestUnknownFields(t *testing.T) {
 }
 
 func TestWishesAreChecked(t *testing.T) {
-	d, _ := sharedDoor(t)
+	d, name := sharedDoor(t)
 	client := d.admin(t)
 	image := func(change func(spec map[string]any)) *unstructured.Unstructured {
 		o := object(t, fmt.Sprintf(`
 apiVersion: metald.io/v1alpha1
 kind: Image
-metadata: {name: a}
+metadata: {name: %[2]s}
 spec:
   architecture: amd64
   uki: {sha256: %[1]s, sizeBytes: 1}
   root: {sha256: %[1]s, sizeBytes: 2, format: erofs, hashOffset: 1}
   rootHash: %[1]s
-`, digest))
+`, digest, name))
 		change(o.Object["spec"].(map[string]any))
 		return o
 	}
-	for name, test := range map[string]struct {
+	for title, test := range map[string]struct {
 		change func(spec map[string]any)
 		want   string
 	}{
@@ -121,7 +121,7 @@ spec:
 		"no UKI":               {func(s map[string]any) { delete(s, "uki") }, "Required value"},
 		"size as text":         {func(s map[string]any) { s["uki"].(map[string]any)["sizeBytes"] = "1" }, "must be of type integer"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(title, func(t *testing.T) {
 			_, err := client.Resource(images).Create(t.Context(), image(test.change), metav1.CreateOptions{})
 			if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want Invalid with %q", err, test.want)
@@ -131,7 +131,7 @@ spec:
 	if _, err := client.Resource(images).Create(t.Context(), image(func(map[string]any) {}), metav1.CreateOptions{}); err != nil {
 		t.Fatalf("creating a good Image: %v", err)
 	}
-	_, err := client.Resource(images).Patch(t.Context(), "a", types.MergePatchType, []byte(`{"spec":{"os":"another"}}`), metav1.PatchOptions{})
+	_, err := client.Resource(images).Patch(t.Context(), name, types.MergePatchType, []byte(`{"spec":{"os":"another"}}`), metav1.PatchOptions{})
 	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "an Image is immutable") {
 		t.Errorf("changing an Image: got %v, want a refusal that says it is immutable", err)
 	}
