@@ -46,6 +46,12 @@ func TestDrain(t *testing.T) {
 		pod("mirror", func(p *corev1.Pod) { p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"} }),
 		pod("elsewhere", func(p *corev1.Pod) { p.Spec.NodeName = "h2" }),
 		pod("ending", func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: time.Now()} }),
+		pod("ended", func(p *corev1.Pod) { // and the kubelet has yet to remove it
+			p.DeletionTimestamp, p.Status.Phase = &metav1.Time{Time: time.Now()}, corev1.PodSucceeded
+		}),
+		pod("held", func(p *corev1.Pod) {
+			p.DeletionTimestamp, p.Status.Phase, p.Finalizers = &metav1.Time{Time: time.Now()}, corev1.PodFailed, []string{"example.com/x"}
+		}),
 	} {
 		s.put(t, pods+p.Name, p)
 	}
@@ -55,7 +61,7 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{"default/alone: is ending", "default/budgeted: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget x needs 1 healthy pods.",
-		"default/ending: is ending", "default/lookalike: is ending"}
+		"default/ended: is ending", "default/ending: is ending", "default/lookalike: is ending"}
 	if diff := cmp.Diff(want, left); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
@@ -71,6 +77,7 @@ func TestDrain(t *testing.T) {
 		t.Errorf("writes (-want +got):\n%s", diff)
 	}
 
+	s.remove(pods + "ended")
 	// The next pass: two have gone, the one that was ending still is, and the budget stands.
 	left, err = c.Drain(t.Context(), "h1", "default.h1", time.Now().Add(time.Hour))
 	if err != nil || len(left) != 2 || !strings.HasPrefix(left[0], "default/budgeted: Cannot evict") || left[1] != "default/ending: is ending" {
