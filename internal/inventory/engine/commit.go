@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -23,20 +24,26 @@ const (
 // request is one transaction on its way to the file. apply runs in the committer; the error it returns refuses this
 // request alone, and then it must have written nothing.
 type request struct {
+	ctx   context.Context // for its values
 	apply func(b *batch) error
 	size  int
-	err   error
 	done  chan error
+
+	err      error
+	panicked bool // err is for good
 }
 
 // batch is one bbolt transaction and what is to be done once it is on disk.
 type batch struct {
 	tx     *bbolt.Tx
 	rev    int64 // the newest revision, with those of this batch
+	head   chain // the newest entry of the log, with those of this batch
 	events []*mvccpb.Event
 	dirty  bool
-	after  []func() // changes of what is kept in memory
-	broken error    // a write that should have worked: nothing of the batch may be kept
+	// recorded tells that the request which is being applied has changed a record.
+	recorded bool
+	after    []func() // changes of what is kept in memory
+	broken   error    // a write that should have worked: nothing of the batch may be kept
 }
 
 func (b *batch) put(bucket *bbolt.Bucket, key, value []byte) {
@@ -56,7 +63,7 @@ func (b *batch) remove(bucket *bbolt.Bucket, key []byte) {
 // submit runs apply in the committer and returns when its effect is durable. If ctx ends first, whether it took effect is
 // not known.
 func (e *Engine) submit(ctx context.Context, size int, apply func(b *batch) error) error {
-	r := &request{apply: apply, size: size, done: make(chan error, 1)}
+	r := &request{ctx: ctx, apply: apply, size: size, done: make(chan error, 1)}
 	select {
 	case <-e.stop:
 		return ErrClosed
@@ -127,44 +134,79 @@ func (e *Engine) commit(requests []*request) {
 		e.publish(b)
 	}
 	for _, r := range requests {
-		if err != nil {
+		if err != nil && !r.panicked {
 			r.err = err
 		}
 		r.done <- r.err
 	}
 }
 
+// write makes a batch of the requests and commits it.
 func (e *Engine) write(requests []*request) (*batch, error) {
+	for {
+		b, again, err := e.try(requests)
+		if !again {
+			return b, err
+		}
+	}
+}
+
+// try runs the requests that have not been refused for good. With again one of them has panicked: nothing was kept, that
+// one is answered with an error, and the others, which are innocent of it, get a new transaction.
+func (e *Engine) try(requests []*request) (_ *batch, again bool, _ error) {
 	if e.broken != nil {
-		return nil, fmt.Errorf("%w: %w", ErrClosed, e.broken)
+		return nil, false, fmt.Errorf("%w: %w", ErrClosed, e.broken)
 	}
 	tx, err := e.db.Begin(true)
 	if err != nil {
-		return nil, e.fail(fmt.Errorf("beginning a commit: %w", err))
+		return nil, false, e.fail(fmt.Errorf("beginning a commit: %w", err))
 	}
-	b := &batch{tx: tx, rev: revisionOf(tx)}
-	first := b.rev
+	b := &batch{tx: tx, rev: revisionOf(tx), head: chainAt(tx, logHeadKey)}
+	rev, head := b.rev, b.head
 	for _, r := range requests {
-		r.err = r.apply(b)
+		if r.panicked {
+			continue
+		}
+		if e.run(b, r); r.panicked {
+			e.logger.Error("inventory refused a write that panicked", "err", r.err)
+			return nil, true, tx.Rollback()
+		}
 	}
-	if b.rev != first {
+	if b.rev != rev {
 		b.put(tx.Bucket(metaBucket), revisionKey, numberBytes(b.rev))
+	}
+	if b.head != head {
+		b.put(tx.Bucket(metaBucket), logHeadKey, b.head.bytes())
 	}
 	if b.broken != nil {
 		tx.Rollback() //nolint:errcheck // the first error counts
-		return nil, e.fail(b.broken)
+		return nil, false, e.fail(b.broken)
 	}
 	if !b.dirty {
-		return b, tx.Rollback()
+		return b, false, tx.Rollback()
 	}
 	if err := tx.Commit(); err != nil {
 		if full(err) {
 			e.logger.Warn("inventory has no room on its disk", "err", err)
-			return nil, fmt.Errorf("%w: %w", ErrFull, err)
+			return nil, false, fmt.Errorf("%w: %w", ErrFull, err)
 		}
-		return nil, e.fail(fmt.Errorf("committing: %w", err))
+		return nil, false, e.fail(fmt.Errorf("committing: %w", err))
 	}
-	return b, nil
+	return b, false, nil
+}
+
+// run applies one request and appends its notes.
+func (e *Engine) run(b *batch, r *request) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.panicked, r.err = true, fmt.Errorf("writing to the inventory: panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	before := len(b.events)
+	b.recorded = false
+	if r.err = r.apply(b); r.err == nil && b.broken == nil {
+		e.note(b, r.ctx, b.events[before:])
+	}
 }
 
 // fail takes the engine out of service: after a failed fsync the kernel may show pages that the disk does not hold.
@@ -206,11 +248,12 @@ func (e *Engine) publish(b *batch) {
 	for _, fn := range b.after {
 		fn()
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.head = b.head
 	if len(b.events) == 0 {
 		return
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.past.add(b.events)
 	e.rev = b.rev
 	e.wake()

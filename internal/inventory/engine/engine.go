@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -27,9 +28,12 @@ var (
 	leasesBucket  = []byte("leases")    // id -> lease
 	attachments   = []byte("leasekeys") // id and key -> nothing
 	recordsBucket = []byte("records")
+	logBucket     = []byte("log") // sequence number -> hash and payload
 
 	schemaKey   = []byte("schema")
 	revisionKey = []byte("revision")
+	logHeadKey  = []byte("loghead") // number and hash of the newest entry
+	logBaseKey  = []byte("logbase") // those of the newest entry that was trimmed away
 )
 
 // mmapSize is how much address space the file gets at once. Within it the file grows without waiting for readers to
@@ -44,6 +48,8 @@ var (
 	ErrFull = errors.New("no space left for the inventory")
 	// ErrNewerSchema is wrapped by Open's error for a file that a newer version has written.
 	ErrNewerSchema = errors.New("file was written by a newer version")
+	// ErrCorrupt is wrapped by the error for something in the file that is not what was written.
+	ErrCorrupt = errors.New("inventory is damaged")
 )
 
 // Options are Open's.
@@ -59,6 +65,10 @@ type Options struct {
 	ProgressInterval time.Duration
 	// OpenFile opens the file; nil is os.OpenFile. Tests put a file here whose descriptor they spoil.
 	OpenFile func(string, int, os.FileMode) (*os.File, error)
+	// Note is called for each request that changed keys, with its context and its own events, in the order of their
+	// revisions; what it returns is appended to the log in the same commit, if it is not nil. It runs while all writes wait
+	// for it and must not call the engine. If it panics, nothing of that request is kept and the caller gets an error.
+	Note func(ctx context.Context, events []*mvccpb.Event) []byte
 }
 
 // Engine is an open file. Its methods may be called from any goroutine.
@@ -66,6 +76,7 @@ type Engine struct {
 	db     *bbolt.DB
 	logger *slog.Logger
 	now    func() time.Time
+	noter  func(context.Context, []*mvccpb.Event) []byte
 
 	client           *clientv3.Client
 	progressInterval time.Duration
@@ -81,6 +92,7 @@ type Engine struct {
 
 	mu      sync.RWMutex  // guards what follows
 	rev     int64         // the newest published revision
+	head    chain         // the newest published entry of the log
 	past    history       // the events up to rev
 	changed chan struct{} // closed and replaced when rev moves or progress is asked for
 	asked   int64         // how often progress was asked for
@@ -110,6 +122,7 @@ func Open(path string, o Options) (*Engine, error) {
 		db:               db,
 		logger:           o.Logger,
 		now:              o.Now,
+		noter:            o.Note,
 		progressInterval: o.ProgressInterval,
 		queue:            make(chan *request, maxBatch),
 		stop:             make(chan struct{}),
@@ -132,7 +145,7 @@ func Open(path string, o Options) (*Engine, error) {
 // load makes the buckets of a new file, checks the schema and reads what is kept in memory.
 func (e *Engine) load() error {
 	err := e.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, keysBucket, leasesBucket, attachments, recordsBucket} {
+		for _, name := range [][]byte{metaBucket, keysBucket, leasesBucket, attachments, recordsBucket, logBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return fmt.Errorf("making bucket %s: %w", name, err)
 			}
@@ -155,7 +168,7 @@ func (e *Engine) load() error {
 		return err
 	}
 	return e.db.View(func(tx *bbolt.Tx) error {
-		e.rev = revisionOf(tx)
+		e.rev, e.head = revisionOf(tx), chainAt(tx, logHeadKey)
 		var err error
 		e.leases, err = loadLeases(tx, e.now())
 		return err

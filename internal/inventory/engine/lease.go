@@ -95,6 +95,7 @@ func (t *leaseTable) due(now time.Time) (ended []int64, next time.Duration) {
 // reapLoop revokes leases when they end.
 func (e *Engine) reapLoop() {
 	defer e.wg.Done()
+	ctx := context.WithValue(context.Background(), expiryKey{}, true)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -106,7 +107,7 @@ func (e *Engine) reapLoop() {
 		}
 		ended, next := e.leases.due(time.Now())
 		for _, id := range ended {
-			if err := e.revoke(context.Background(), id); err != nil && err != rpctypes.ErrGRPCLeaseNotFound {
+			if err := e.revoke(ctx, id); err != nil && err != rpctypes.ErrGRPCLeaseNotFound {
 				e.logger.Warn("removing expired keys", "err", err)
 				next = time.Second
 			}

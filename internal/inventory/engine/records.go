@@ -34,6 +34,7 @@ func (r Records) Put(ctx context.Context, key string, value []byte) error {
 			return err
 		}
 		b.put(bucket, []byte(key), value)
+		b.recorded = true
 		return nil
 	})
 }
@@ -46,6 +47,7 @@ func (r Records) Delete(ctx context.Context, key string) error {
 			return nil
 		}
 		b.remove(bucket, []byte(key))
+		b.recorded = true
 		return nil
 	})
 }
