@@ -75,6 +75,11 @@ func TestDiscovery(t *testing.T) {
 	want := []string{
 		"/v1 configmaps", "/v1 events", "/v1 namespaces", "/v1 secrets", "coordination.k8s.io/v1 leases",
 		"apiextensions.k8s.io/v1 customresourcedefinitions", "apiextensions.k8s.io/v1 customresourcedefinitions/status",
+		"rbac.authorization.k8s.io/v1 roles", "rbac.authorization.k8s.io/v1 rolebindings",
+		"rbac.authorization.k8s.io/v1 clusterroles", "rbac.authorization.k8s.io/v1 clusterrolebindings",
+		"authorization.k8s.io/v1 selfsubjectaccessreviews", "authorization.k8s.io/v1 subjectaccessreviews",
+		"authorization.k8s.io/v1 localsubjectaccessreviews", "authorization.k8s.io/v1 selfsubjectrulesreviews",
+		"authentication.k8s.io/v1 selfsubjectreviews",
 	}
 	for _, file := range files {
 		definition, err := file.Parse()

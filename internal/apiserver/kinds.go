@@ -29,7 +29,7 @@ const (
 // nativeKinds are the kinds that cannot be served from a CustomResourceDefinition.
 func nativeKinds() []nativeKind {
 	core, coordination := corev1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion
-	return []nativeKind{
+	return append([]nativeKind{
 		{
 			version: core, kind: "Namespace", plural: "namespaces", singular: "namespace", short: []string{"ns"}, global: true,
 			new:        func() runtime.Object { return &corev1.Namespace{} },
@@ -69,7 +69,7 @@ func nativeKinds() []nativeKind {
 			rules:   rules{validate: validateLease, upsert: true},
 			columns: leaseColumns,
 		},
-	}
+	}, accessKinds()...)
 }
 
 // prepareNamespace sets the phase, which no writer chooses, and the label by which selectors find a namespace by name.

@@ -5,8 +5,11 @@ package apiserver
 import (
 	"fmt"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -29,38 +32,55 @@ var (
 	nativeCodecs = serializer.NewCodecFactory(nativeScheme)
 )
 
-func init() {
-	for _, scheme := range []*runtime.Scheme{nativeScheme, servedScheme} {
-		scheme.AddKnownTypes(corev1.SchemeGroupVersion, coreKinds()...)
-		scheme.AddKnownTypes(coordinationv1.SchemeGroupVersion, coordinationKinds()...)
-		metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
-		metav1.AddToGroupVersion(scheme, coordinationv1.SchemeGroupVersion)
+// nativeGroup is one version of an API group whose kinds are compiled in, with the Go types of its objects and lists.
+type nativeGroup struct {
+	version schema.GroupVersion
+	types   []runtime.Object
+}
+
+// nativeGroups are in the order in which they are installed.
+func nativeGroups() []nativeGroup {
+	return []nativeGroup{
+		{corev1.SchemeGroupVersion, []runtime.Object{
+			&corev1.Namespace{}, &corev1.NamespaceList{},
+			&corev1.Secret{}, &corev1.SecretList{},
+			&corev1.ConfigMap{}, &corev1.ConfigMapList{},
+			&corev1.Event{}, &corev1.EventList{},
+		}},
+		{coordinationv1.SchemeGroupVersion, []runtime.Object{&coordinationv1.Lease{}, &coordinationv1.LeaseList{}}},
+		{rbacv1.SchemeGroupVersion, []runtime.Object{
+			&rbacv1.Role{}, &rbacv1.RoleList{},
+			&rbacv1.RoleBinding{}, &rbacv1.RoleBindingList{},
+			&rbacv1.ClusterRole{}, &rbacv1.ClusterRoleList{},
+			&rbacv1.ClusterRoleBinding{}, &rbacv1.ClusterRoleBindingList{},
+		}},
+		{authorizationv1.SchemeGroupVersion, []runtime.Object{
+			&authorizationv1.SelfSubjectAccessReview{}, &authorizationv1.SubjectAccessReview{},
+			&authorizationv1.LocalSubjectAccessReview{}, &authorizationv1.SelfSubjectRulesReview{},
+		}},
+		{authenticationv1.SchemeGroupVersion, []runtime.Object{&authenticationv1.SelfSubjectReview{}}},
 	}
-	nativeScheme.AddKnownTypes(internal(corev1.SchemeGroupVersion), coreKinds()...)
-	nativeScheme.AddKnownTypes(internal(coordinationv1.SchemeGroupVersion), coordinationKinds()...)
+}
+
+func init() {
+	for _, group := range nativeGroups() {
+		for _, scheme := range []*runtime.Scheme{nativeScheme, servedScheme} {
+			scheme.AddKnownTypes(group.version, group.types...)
+			metav1.AddToGroupVersion(scheme, group.version)
+		}
+		nativeScheme.AddKnownTypes(internal(group.version), group.types...)
+		utilruntime.Must(nativeScheme.SetVersionPriority(group.version))
+	}
 	nativeScheme.AddUnversionedTypes(corev1.SchemeGroupVersion,
 		&metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})
-	utilruntime.Must(nativeScheme.SetVersionPriority(corev1.SchemeGroupVersion))
-	utilruntime.Must(nativeScheme.SetVersionPriority(coordinationv1.SchemeGroupVersion))
 	nativeScheme.AddTypeDefaultingFunc(&corev1.Secret{}, func(object any) { defaultSecret(object.(*corev1.Secret)) })
+	nativeScheme.AddTypeDefaultingFunc(&rbacv1.RoleBinding{}, func(object any) { defaultRoleBinding(object.(*rbacv1.RoleBinding)) })
+	nativeScheme.AddTypeDefaultingFunc(&rbacv1.ClusterRoleBinding{}, func(object any) { defaultClusterRoleBinding(object.(*rbacv1.ClusterRoleBinding)) })
 	for _, kind := range nativeKinds() {
 		if kind.selectable != nil {
 			utilruntime.Must(nativeScheme.AddFieldLabelConversionFunc(kind.version.WithKind(kind.kind), kind.allowSelector))
 		}
 	}
-}
-
-func coreKinds() []runtime.Object {
-	return []runtime.Object{
-		&corev1.Namespace{}, &corev1.NamespaceList{},
-		&corev1.Secret{}, &corev1.SecretList{},
-		&corev1.ConfigMap{}, &corev1.ConfigMapList{},
-		&corev1.Event{}, &corev1.EventList{},
-	}
-}
-
-func coordinationKinds() []runtime.Object {
-	return []runtime.Object{&coordinationv1.Lease{}, &coordinationv1.LeaseList{}}
 }
 
 func internal(version schema.GroupVersion) schema.GroupVersion {
@@ -140,9 +160,9 @@ var _ rest.ShortNamesProvider = named{}
 // ShortNames implements rest.ShortNamesProvider.
 func (n named) ShortNames() []string { return n.short }
 
-// installNative serves the compiled-in kinds and returns the registry of namespaces.
-func installNative(server *genericapiserver.GenericAPIServer, options *backend) (*genericregistry.Store, error) {
-	resources := map[schema.GroupVersion]map[string]rest.Storage{}
+// installNative serves the compiled-in kinds, reviews what access may do, and returns the registry of namespaces.
+func installNative(server *genericapiserver.GenericAPIServer, options *backend, access *accessControl) (*genericregistry.Store, error) {
+	resources := access.reviews()
 	var namespaceStore *genericregistry.Store
 	for _, kind := range nativeKinds() {
 		store, err := kind.store(options)
@@ -152,20 +172,27 @@ func installNative(server *genericapiserver.GenericAPIServer, options *backend) 
 		if resources[kind.version] == nil {
 			resources[kind.version] = map[string]rest.Storage{}
 		}
-		if kind.kind == "Namespace" {
+		switch {
+		case kind.kind == "Namespace":
 			namespaceStore = store
 			resources[kind.version][kind.plural] = &namespaces{store: store, client: options.client}
-			continue
+		case kind.version == rbacv1.SchemeGroupVersion:
+			resources[kind.version][kind.plural] = access.guard(store)
+		default:
+			resources[kind.version][kind.plural] = named{Store: store, short: kind.short}
 		}
-		resources[kind.version][kind.plural] = named{Store: store, short: kind.short}
 	}
-	core := groupInfo(corev1.SchemeGroupVersion, resources)
-	if err := server.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, &core); err != nil {
-		return nil, fmt.Errorf("installing core/v1: %w", err)
-	}
-	coordination := groupInfo(coordinationv1.SchemeGroupVersion, resources)
-	if err := server.InstallAPIGroup(&coordination); err != nil {
-		return nil, fmt.Errorf("installing %s: %w", coordinationv1.SchemeGroupVersion, err)
+	for _, group := range nativeGroups() {
+		info := groupInfo(group.version, resources)
+		install := server.InstallAPIGroup
+		if group.version.Group == "" {
+			install = func(info *genericapiserver.APIGroupInfo) error {
+				return server.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, info)
+			}
+		}
+		if err := install(&info); err != nil {
+			return nil, fmt.Errorf("installing %s: %w", group.version, err)
+		}
 	}
 	return namespaceStore, nil
 }
@@ -179,5 +206,9 @@ func groupInfo(version schema.GroupVersion, resources map[schema.GroupVersion]ma
 // nativeCodec stores compiled-in kinds as JSON of their version, as their Go types are encoded. The inventory's direct way
 // writes the same bytes, so that an update which changes nothing is not a change either way.
 func nativeCodec() runtime.Codec {
-	return nativeCodecs.LegacyCodec(corev1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion)
+	var versions []schema.GroupVersion
+	for _, group := range nativeGroups() {
+		versions = append(versions, group.version)
+	}
+	return nativeCodecs.LegacyCodec(versions...)
 }

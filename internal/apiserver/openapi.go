@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kube-openapi/pkg/common"
@@ -16,13 +17,15 @@ import (
 )
 
 // openAPIDefinitions describes the compiled-in kinds, for server-side apply, `kubectl explain` and clients that check
-// before they send. The library ships such descriptions for the meta types only, so those of core/v1 and
-// coordination/v1 are read off the Go types: their fields, tags and their own documentation.
+// before they send. The library ships such descriptions for the meta types only, so those of the kinds
+// are read off the Go types: their fields, tags and their own documentation.
 func openAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
 	definitions := apiextensionsopenapi.GetOpenAPIDefinitions(ref)
 	d := describer{ref: ref, definitions: map[string]common.OpenAPIDefinition{}}
-	for _, kind := range append(coreKinds(), coordinationKinds()...) {
-		d.describe(reflect.TypeOf(kind).Elem())
+	for _, group := range nativeGroups() {
+		for _, kind := range group.types {
+			d.describe(reflect.TypeOf(kind).Elem())
+		}
 	}
 	maps.Copy(definitions, d.definitions)
 	return definitions
@@ -35,7 +38,11 @@ type modelNamer interface{ OpenAPIModelName() string }
 type swaggerDoc interface{ SwaggerDoc() map[string]string }
 
 // atomicTypes are replaced as a whole by an apply; their Go types say so in a comment only.
-var atomicTypes = map[reflect.Type]bool{reflect.TypeFor[corev1.ObjectReference](): true}
+var atomicTypes = map[reflect.Type]bool{
+	reflect.TypeFor[corev1.ObjectReference](): true,
+	reflect.TypeFor[rbacv1.RoleRef]():         true,
+	reflect.TypeFor[rbacv1.Subject]():         true,
+}
 
 // describer collects the definitions of Go types and of the types they use.
 type describer struct {

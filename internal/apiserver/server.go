@@ -44,6 +44,7 @@ type Config struct {
 type Server struct {
 	front  *genericapiserver.GenericAPIServer
 	custom *apiextensions.CustomResourceDefinitions
+	access *accessControl
 	ready  chan struct{}
 	logger *slog.Logger
 }
@@ -52,7 +53,8 @@ type Server struct {
 func New(config Config) (*Server, error) {
 	native := newBackend(config.Etcd, nativeCodec())
 	gate := &lifecycle{}
-	frontConfig, err := frontConfig(config, native, gate)
+	access := newAccessControl(native.client, config.Logger)
+	frontConfig, err := frontConfig(config, native, gate, access)
 	if err != nil {
 		return nil, err
 	}
@@ -64,14 +66,14 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building the API server: %w", err)
 	}
-	store, err := installNative(front, native)
+	store, err := installNative(front, native, access)
 	if err != nil {
 		return nil, err
 	}
 	gate.namespaces = store
 	front.ShutdownTimeout = shutdownGrace
 
-	s := &Server{front: front, custom: custom, ready: make(chan struct{}), logger: config.Logger}
+	s := &Server{front: front, custom: custom, access: access, ready: make(chan struct{}), logger: config.Logger}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
@@ -85,11 +87,12 @@ func New(config Config) (*Server, error) {
 }
 
 // frontConfig is the configuration of the server in front, which the one behind it shares.
-func frontConfig(config Config, native *backend, gate *lifecycle) (*genericapiserver.Config, error) {
+func frontConfig(config Config, native *backend, gate *lifecycle, access *accessControl) (*genericapiserver.Config, error) {
 	c := genericapiserver.NewConfig(nativeCodecs)
 	if err := secure(c, config); err != nil {
 		return nil, err
 	}
+	c.Authorization.Authorizer, c.RuleResolver = access, access
 	c.EffectiveVersion = effectiveVersion()
 	c.RESTOptionsGetter = native
 	c.AdmissionControl = gate
@@ -135,6 +138,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	go s.access.follow(ctx)
 	setup := make(chan error, 1)
 	go func() {
 		err := s.settle(ctx)
@@ -154,10 +158,13 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// settle makes what a fresh inventory lacks: the kept namespaces and the definitions of every kind.
+// settle makes what a fresh inventory lacks: the kept namespaces, the ready roles and the definitions of every kind.
 func (s *Server) settle(ctx context.Context) error {
 	start := time.Now()
 	if err := s.ensureNamespaces(ctx); err != nil {
+		return err
+	}
+	if err := s.ensureRoles(ctx); err != nil {
 		return err
 	}
 	if err := s.ensureDefinitions(ctx); err != nil {

@@ -19,16 +19,13 @@ import (
 	"github.com/google/uuid"
 	"k8s.io/apiserver/pkg/authentication/group"
 	x509request "k8s.io/apiserver/pkg/authentication/request/x509"
-	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/rest"
 )
 
 // secure fills in who is served on the listener and how: TLS with the given certificate, client certificates of the
-// given authorities, and a second certificate and a token for the server's own clients. Nobody is anonymous, and only
-// system:masters may do anything.
+// given authorities, and a second certificate and a token for the server's own clients. Nobody is anonymous.
 func secure(into *genericapiserver.Config, config Config) error {
 	if config.Listener == nil {
 		return fmt.Errorf("opening the API: no listener was given")
@@ -64,7 +61,6 @@ func secure(into *genericapiserver.Config, config Config) error {
 	into.ExternalAddress = config.Listener.Addr().String()
 	into.Authentication.Authenticator = group.NewAuthenticatedGroupAdder(
 		x509request.NewDynamic(clients.VerifyOptions, x509request.CommonNameUserConversion))
-	into.Authorization.Authorizer = authorizerfactory.NewPrivilegedGroups(user.SystemPrivilegedGroup)
 	return nil
 }
 

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+)
+
+// accessKinds are the kinds that say who may do what.
+func accessKinds() []nativeKind {
+	version := rbacv1.SchemeGroupVersion
+	return []nativeKind{
+		{
+			version: version, kind: "Role", plural: "roles", singular: "role",
+			new:     func() runtime.Object { return &rbacv1.Role{} },
+			newList: func() runtime.Object { return &rbacv1.RoleList{} },
+			rules:   rules{validate: validateRole, upsert: true},
+			columns: columns{roleHeads, func(object runtime.Object) []any { return stampCells(&object.(*rbacv1.Role).ObjectMeta) }},
+		},
+		{
+			version: version, kind: "RoleBinding", plural: "rolebindings", singular: "rolebinding",
+			new:     func() runtime.Object { return &rbacv1.RoleBinding{} },
+			newList: func() runtime.Object { return &rbacv1.RoleBindingList{} },
+			rules:   rules{prepare: prepareRoleBinding, validate: validateRoleBinding, upsert: true},
+			columns: columns{bindingHeads, func(object runtime.Object) []any {
+				binding := object.(*rbacv1.RoleBinding)
+				return bindingCells(&binding.ObjectMeta, binding.RoleRef, binding.Subjects)
+			}},
+		},
+		{
+			version: version, kind: "ClusterRole", plural: "clusterroles", singular: "clusterrole", global: true,
+			new:     func() runtime.Object { return &rbacv1.ClusterRole{} },
+			newList: func() runtime.Object { return &rbacv1.ClusterRoleList{} },
+			rules:   rules{validate: validateClusterRole, upsert: true},
+			columns: columns{roleHeads, func(object runtime.Object) []any { return stampCells(&object.(*rbacv1.ClusterRole).ObjectMeta) }},
+		},
+		{
+			version: version, kind: "ClusterRoleBinding", plural: "clusterrolebindings", singular: "clusterrolebinding", global: true,
+			new:     func() runtime.Object { return &rbacv1.ClusterRoleBinding{} },
+			newList: func() runtime.Object { return &rbacv1.ClusterRoleBindingList{} },
+			rules:   rules{prepare: prepareClusterRoleBinding, validate: validateClusterRoleBinding, upsert: true},
+			columns: columns{bindingHeads, func(object runtime.Object) []any {
+				binding := object.(*rbacv1.ClusterRoleBinding)
+				return bindingCells(&binding.ObjectMeta, binding.RoleRef, binding.Subjects)
+			}},
+		},
+	}
+}
+
+var (
+	roleHeads    = []metav1.TableColumnDefinition{column("Name", "string", 0), column("Created At", "date", 0)}
+	bindingHeads = []metav1.TableColumnDefinition{
+		column("Name", "string", 0), column("Role", "string", 0), column("Age", "string", 0),
+		column("Users", "string", 1), column("Groups", "string", 1), column("ServiceAccounts", "string", 1),
+	}
+)
+
+func stampCells(meta *metav1.ObjectMeta) []any {
+	return []any{meta.Name, meta.CreationTimestamp.UTC().Format("2006-01-02T15:04:05Z")}
+}
+
+func bindingCells(meta *metav1.ObjectMeta, role rbacv1.RoleRef, subjects []rbacv1.Subject) []any {
+	names := map[string][]string{}
+	for _, subject := range subjects {
+		name := subject.Name
+		if subject.Kind == rbacv1.ServiceAccountKind {
+			name = subject.Namespace + "/" + name
+		}
+		names[subject.Kind] = append(names[subject.Kind], name)
+	}
+	list := func(kind string) string { return strings.Join(names[kind], ", ") }
+	return []any{meta.Name, role.Kind + "/" + role.Name, age(meta.CreationTimestamp.Time),
+		list(rbacv1.UserKind), list(rbacv1.GroupKind), list(rbacv1.ServiceAccountKind)}
+}
+
+// The two prepare what an apply or a patch has put together since it was decoded.
+
+func prepareRoleBinding(object, _ runtime.Object) { defaultRoleBinding(object.(*rbacv1.RoleBinding)) }
+
+func prepareClusterRoleBinding(object, _ runtime.Object) {
+	defaultClusterRoleBinding(object.(*rbacv1.ClusterRoleBinding))
+}
+
+// defaultRoleBinding fills in the API groups that `kubectl` leaves out.
+func defaultRoleBinding(binding *rbacv1.RoleBinding) {
+	defaultReference(&binding.RoleRef, binding.Subjects)
+}
+
+func defaultClusterRoleBinding(binding *rbacv1.ClusterRoleBinding) {
+	defaultReference(&binding.RoleRef, binding.Subjects)
+}
+
+func defaultReference(role *rbacv1.RoleRef, subjects []rbacv1.Subject) {
+	if role.APIGroup == "" {
+		role.APIGroup = rbacv1.GroupName
+	}
+	for i := range subjects {
+		if subject := &subjects[i]; subject.APIGroup == "" && subject.Kind != rbacv1.ServiceAccountKind {
+			subject.APIGroup = rbacv1.GroupName
+		}
+	}
+}
+
+// validateName lets names have colons, as in metald:viewer, and whatever else a path segment may hold.
+func validateName(meta *metav1.ObjectMeta, namespaced bool) field.ErrorList {
+	return apivalidation.ValidateObjectMeta(meta, namespaced, path.ValidatePathSegmentName, field.NewPath("metadata"))
+}
+
+func validateRole(object, _ runtime.Object) field.ErrorList {
+	role := object.(*rbacv1.Role)
+	return append(validateName(&role.ObjectMeta, true), validateRules(role.Rules, true)...)
+}
+
+func validateClusterRole(object, _ runtime.Object) field.ErrorList {
+	role := object.(*rbacv1.ClusterRole)
+	errs := append(validateName(&role.ObjectMeta, false), validateRules(role.Rules, false)...)
+	if role.AggregationRule == nil {
+		return errs
+	}
+	selectors := field.NewPath("aggregationRule", "clusterRoleSelectors")
+	if len(role.AggregationRule.ClusterRoleSelectors) == 0 {
+		errs = append(errs, field.Required(selectors, "name the roles that this one is made of"))
+	}
+	for i := range role.AggregationRule.ClusterRoleSelectors {
+		errs = append(errs, metavalidation.ValidateLabelSelector(&role.AggregationRule.ClusterRoleSelectors[i],
+			metavalidation.LabelSelectorValidationOptions{}, selectors.Index(i))...)
+	}
+	return errs
+}
+
+func validateRules(list []rbacv1.PolicyRule, namespaced bool) field.ErrorList {
+	var errs field.ErrorList
+	for i, rule := range list {
+		at := field.NewPath("rules").Index(i)
+		if len(rule.Verbs) == 0 {
+			errs = append(errs, field.Required(at.Child("verbs"), "a rule without verbs grants nothing"))
+		}
+		if len(rule.NonResourceURLs) > 0 {
+			if namespaced {
+				errs = append(errs, field.Invalid(at.Child("nonResourceURLs"), rule.NonResourceURLs, "a Role is about its namespace: only a ClusterRole may name paths"))
+			}
+			if len(rule.APIGroups)+len(rule.Resources)+len(rule.ResourceNames) > 0 {
+				errs = append(errs, field.Invalid(at.Child("nonResourceURLs"), rule.NonResourceURLs, "one rule is about paths or about resources, not both"))
+			}
+			for j, url := range rule.NonResourceURLs {
+				if star := strings.Index(url, "*"); star >= 0 && star < len(url)-1 {
+					errs = append(errs, field.Invalid(at.Child("nonResourceURLs").Index(j), url, "a * may only be the last letter"))
+				}
+			}
+			continue
+		}
+		if len(rule.APIGroups) == 0 {
+			errs = append(errs, field.Required(at.Child("apiGroups"), `name a group, "" for core/v1`))
+		}
+		if len(rule.Resources) == 0 {
+			errs = append(errs, field.Required(at.Child("resources"), "a rule without resources grants nothing"))
+		}
+	}
+	return errs
+}
+
+func validateRoleBinding(object, old runtime.Object) field.ErrorList {
+	binding := object.(*rbacv1.RoleBinding)
+	errs := validateName(&binding.ObjectMeta, true)
+	errs = append(errs, validateReference(binding.RoleRef, "ClusterRole", "Role")...)
+	if old != nil {
+		errs = append(errs, validateKept(binding.RoleRef, old.(*rbacv1.RoleBinding).RoleRef)...)
+	}
+	return append(errs, validateSubjects(binding.Subjects, binding.Namespace)...)
+}
+
+func validateClusterRoleBinding(object, old runtime.Object) field.ErrorList {
+	binding := object.(*rbacv1.ClusterRoleBinding)
+	errs := validateName(&binding.ObjectMeta, false)
+	errs = append(errs, validateReference(binding.RoleRef, "ClusterRole")...)
+	if old != nil {
+		errs = append(errs, validateKept(binding.RoleRef, old.(*rbacv1.ClusterRoleBinding).RoleRef)...)
+	}
+	return append(errs, validateSubjects(binding.Subjects, "")...)
+}
+
+func validateReference(role rbacv1.RoleRef, kinds ...string) field.ErrorList {
+	at := field.NewPath("roleRef")
+	var errs field.ErrorList
+	if role.APIGroup != rbacv1.GroupName {
+		errs = append(errs, field.NotSupported(at.Child("apiGroup"), role.APIGroup, []string{rbacv1.GroupName}))
+	}
+	if !slices.Contains(kinds, role.Kind) {
+		errs = append(errs, field.NotSupported(at.Child("kind"), role.Kind, kinds))
+	}
+	if role.Name == "" {
+		errs = append(errs, field.Required(at.Child("name"), "a binding without a role grants nothing"))
+	}
+	for _, msg := range path.ValidatePathSegmentName(role.Name, false) {
+		errs = append(errs, field.Invalid(at.Child("name"), role.Name, msg))
+	}
+	return errs
+}
+
+// validateKept holds a binding to its role: who was trusted with changing its subjects was not trusted with other roles.
+func validateKept(role, was rbacv1.RoleRef) field.ErrorList {
+	if equality.Semantic.DeepEqual(role, was) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), role, "cannot be changed: delete the binding and make a new one")}
+}
+
+func validateSubjects(subjects []rbacv1.Subject, namespace string) field.ErrorList {
+	var errs field.ErrorList
+	for i, subject := range subjects {
+		at := field.NewPath("subjects").Index(i)
+		if subject.Name == "" {
+			errs = append(errs, field.Required(at.Child("name"), "name a user, a group or a service account"))
+		}
+		group := rbacv1.GroupName
+		switch subject.Kind {
+		case rbacv1.UserKind, rbacv1.GroupKind:
+			if subject.Namespace != "" {
+				errs = append(errs, field.Forbidden(at.Child("namespace"), fmt.Sprintf("a %s is in no namespace", subject.Kind)))
+			}
+		case rbacv1.ServiceAccountKind:
+			group = ""
+			if subject.Namespace == "" && namespace == "" {
+				errs = append(errs, field.Required(at.Child("namespace"), "a service account is in a namespace"))
+			}
+		default:
+			errs = append(errs, field.NotSupported(at.Child("kind"), subject.Kind,
+				[]string{rbacv1.UserKind, rbacv1.GroupKind, rbacv1.ServiceAccountKind}))
+			continue
+		}
+		if subject.APIGroup != group {
+			errs = append(errs, field.NotSupported(at.Child("apiGroup"), subject.APIGroup, []string{group}))
+		}
+	}
+	return errs
+}
