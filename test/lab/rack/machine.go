@@ -93,7 +93,14 @@ func (m *Machine) Powered(context.Context) (bool, error) {
 	return m.on(), nil
 }
 
-func (m *Machine) on() bool { return m.qemu != nil && m.qemu.alive() }
+// on asks for the process too: the connection of a QEMU that was killed lives for a moment longer.
+func (m *Machine) on() bool {
+	if m.qemu == nil || !m.qemu.alive() {
+		return false
+	}
+	_, running := m.rack.Running(m.qemuName())
+	return running
+}
 
 // SetBootOnce implements bmctest.Machine. On a running machine it takes effect at its next reset.
 func (m *Machine) SetBootOnce(ctx context.Context, target string) error {
@@ -106,9 +113,11 @@ func (m *Machine) SetBootOnce(ctx context.Context, target string) error {
 		return fmt.Errorf("setting the one-time boot of %s: %w", m.spec.Name, err)
 	}
 	if m.on() {
-		return m.aim(ctx, target)
+		if err := m.aim(ctx, target); !errors.Is(err, errGone) {
+			return err
+		}
 	}
-	return nil
+	return nil // it is off, and told when it starts
 }
 
 // BootOnce implements bmctest.Machine.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -172,5 +173,27 @@ func TestQMPAbsent(t *testing.T) {
 	defer cancel()
 	if _, err := dialQMP(ctx, filepath.Join(t.TempDir(), "none"), func(string) {}); err == nil {
 		t.Error("connecting to nothing succeeded")
+	}
+}
+
+// A QEMU that was killed leaves a connection that seems alive for a moment. Its machine is off all the same, and takes a
+// boot order for its next start.
+func TestKilledMachineIsOff(t *testing.T) {
+	r := testRack(t)
+	spec := r.Spec(0)
+	if err := os.MkdirAll(r.Path("machines", spec.Name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	m := &Machine{rack: r, spec: spec, qemu: &qmp{conn: ours, waiting: map[int]chan qmpReply{}, closed: make(chan struct{})}}
+	if on, err := m.Powered(t.Context()); on || err != nil {
+		t.Errorf("Powered() = %v, %v; want off: there is no such process", on, err)
+	}
+	if err := m.SetBootOnce(t.Context(), spec.Network); err != nil {
+		t.Errorf("SetBootOnce() = %v", err)
+	}
+	if once, err := m.BootOnce(t.Context()); err != nil || once != spec.Network {
+		t.Errorf("BootOnce() = %q, %v; want %q", once, err, spec.Network)
 	}
 }

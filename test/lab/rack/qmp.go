@@ -105,7 +105,7 @@ func (q *qmp) do(ctx context.Context, command string, arguments map[string]any) 
 	_, err = q.conn.Write(append(text, '\n'))
 	q.mu.Unlock()
 	if err != nil {
-		return fmt.Errorf("sending %s to QEMU: %w", command, err)
+		return fmt.Errorf("sending %s to QEMU: %w: %w", command, errGone, err)
 	}
 	select {
 	case reply := <-answer:
