@@ -66,14 +66,14 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{0, 0, 0, 0, 0, 0, 0, 2})
+		return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{0, 0, 0, 0, 0, 0, 0, 99})
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	_, err = Open(dir, Options{NoSync: true})
-	if !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "schema 2") {
-		t.Errorf("got %v, want ErrNewerSchema that names schema 2", err)
+	if !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "schema 99") {
+		t.Errorf("got %v, want ErrNewerSchema that names schema 99", err)
 	}
 	// The refusal let go of the directory.
 	if _, err := Open(dir, Options{NoSync: true}); errors.Is(err, ErrHeld) {

@@ -21,16 +21,16 @@ const (
 	maxBatchBytes = 8 << 20
 )
 
-// request is one transaction on its way to the file. apply runs in the committer; the error it returns refuses this
-// request alone, and then it must have written nothing.
+// request is one transaction on its way to the file. apply runs in the committer, more than once where another request of
+// its batch is thrown out; the error it returns refuses this request alone.
 type request struct {
 	ctx   context.Context // for its values
 	apply func(b *batch) error
 	size  int
 	done  chan error
 
-	err      error
-	panicked bool // err is for good
+	err     error
+	refused bool // err is for good
 }
 
 // batch is one bbolt transaction and what is to be done once it is on disk.
@@ -39,22 +39,42 @@ type batch struct {
 	rev    int64 // the newest revision, with those of this batch
 	head   chain // the newest entry of the log, with those of this batch
 	events []*mvccpb.Event
+	tally  tally // of all rows, with those of this batch
 	dirty  bool
-	// recorded tells that the request which is being applied has changed a record.
-	recorded bool
-	after    []func() // changes of what is kept in memory
-	broken   error    // a write that should have worked: nothing of the batch may be kept
+	// What the request that is being applied has done: written anything, changed a record.
+	wrote, recorded bool
+	// forget ends the history with this batch: it removed what nobody could read.
+	forget bool
+	after  []func() // changes of what is kept in memory
+	broken error    // a write that should have worked: nothing of the batch may be kept
 }
 
-func (b *batch) put(bucket *bbolt.Bucket, key, value []byte) {
-	b.dirty = true
-	if err := bucket.Put(key, value); err != nil && b.broken == nil {
+// put writes a row under its bucket's name for checksums, and counts it.
+func (b *batch) put(bucket *bbolt.Bucket, name, key []byte, parts ...[]byte) {
+	b.dirty, b.wrote = true, true
+	if old := bucket.Get(key); old != nil {
+		b.tally.remove(old)
+	}
+	row := seal(name, key, parts...)
+	b.tally.add(row)
+	if err := bucket.Put(key, row); err != nil && b.broken == nil {
 		b.broken = fmt.Errorf("writing key %q: %w", key, err)
 	}
 }
 
+// putMeta writes a row that is not counted: the count stands among them.
+func (b *batch) putMeta(key, body []byte) {
+	b.dirty, b.wrote = true, true
+	if err := putMeta(b.tx, key, body); err != nil && b.broken == nil {
+		b.broken = fmt.Errorf("writing %s: %w", key, err)
+	}
+}
+
 func (b *batch) remove(bucket *bbolt.Bucket, key []byte) {
-	b.dirty = true
+	b.dirty, b.wrote = true, true
+	if old := bucket.Get(key); old != nil {
+		b.tally.remove(old)
+	}
 	if err := bucket.Delete(key); err != nil && b.broken == nil {
 		b.broken = fmt.Errorf("removing key %q: %w", key, err)
 	}
@@ -134,7 +154,7 @@ func (e *Engine) commit(requests []*request) {
 		e.publish(b)
 	}
 	for _, r := range requests {
-		if err != nil && !r.panicked {
+		if err != nil && !r.refused {
 			r.err = err
 		}
 		r.done <- r.err
@@ -151,8 +171,8 @@ func (e *Engine) write(requests []*request) (*batch, error) {
 	}
 }
 
-// try runs the requests that have not been refused for good. With again one of them has panicked: nothing was kept, that
-// one is answered with an error, and the others, which are innocent of it, get a new transaction.
+// try runs the requests that have not been refused for good. With again one of them was stopped after it had written, by
+// an error or a panic: nothing was kept, and the others, which are innocent of it, get a new transaction.
 func (e *Engine) try(requests []*request) (_ *batch, again bool, _ error) {
 	if e.broken != nil {
 		return nil, false, fmt.Errorf("%w: %w", ErrClosed, e.broken)
@@ -161,31 +181,29 @@ func (e *Engine) try(requests []*request) (_ *batch, again bool, _ error) {
 	if err != nil {
 		return nil, false, e.fail(fmt.Errorf("beginning a commit: %w", err))
 	}
-	b := &batch{tx: tx, rev: revisionOf(tx), head: chainAt(tx, logHeadKey)}
-	rev, head := b.rev, b.head
+	b := &batch{tx: tx}
+	if err := guard(b.begin); err != nil {
+		tx.Rollback() //nolint:errcheck // the first error counts
+		return nil, false, e.fail(err)
+	}
+	began := *b
 	for _, r := range requests {
-		if r.panicked {
+		if r.refused {
 			continue
 		}
-		if e.run(b, r); r.panicked {
-			e.logger.Error("inventory refused a write that panicked", "err", r.err)
+		if e.run(b, r); r.refused {
 			return nil, true, tx.Rollback()
 		}
 	}
-	if b.rev != rev {
-		b.put(tx.Bucket(metaBucket), revisionKey, numberBytes(b.rev))
-	}
-	if b.head != head {
-		b.put(tx.Bucket(metaBucket), logHeadKey, b.head.bytes())
-	}
-	if b.broken != nil {
+	if err := guard(func() error { return b.end(began) }); err != nil {
 		tx.Rollback() //nolint:errcheck // the first error counts
-		return nil, false, e.fail(b.broken)
+		return nil, false, e.fail(err)
 	}
 	if !b.dirty {
 		return b, false, tx.Rollback()
 	}
-	if err := tx.Commit(); err != nil {
+	if err := guard(tx.Commit); err != nil {
+		tx.Rollback() //nolint:errcheck // where it panicked; else it is over
 		if full(err) {
 			e.logger.Warn("inventory has no room on its disk", "err", err)
 			return nil, false, fmt.Errorf("%w: %w", ErrFull, err)
@@ -197,16 +215,46 @@ func (e *Engine) try(requests []*request) (_ *batch, again bool, _ error) {
 
 // run applies one request and appends its notes.
 func (e *Engine) run(b *batch, r *request) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			r.panicked, r.err = true, fmt.Errorf("writing to the inventory: panic: %v\n%s", p, debug.Stack())
+			r.refused, r.err = true, fmt.Errorf("writing to the inventory: panic: %v", p)
+			e.logger.Error("inventory refused a write that panicked", "err", p, "stack", string(debug.Stack()))
 		}
 	}()
 	before := len(b.events)
-	b.recorded = false
-	if r.err = r.apply(b); r.err == nil && b.broken == nil {
+	b.wrote, b.recorded = false, false
+	if r.err = r.apply(b); r.err != nil {
+		r.refused = b.wrote
+	} else if b.broken == nil {
 		e.note(b, r.ctx, b.events[before:])
 	}
+}
+
+// begin reads what each batch goes on from.
+func (b *batch) begin() (err error) {
+	if b.rev, err = revisionOf(b.tx); err != nil {
+		return err
+	}
+	if b.head, err = chainAt(b.tx, logHeadKey); err != nil {
+		return err
+	}
+	b.tally, err = tallyAt(b.tx)
+	return err
+}
+
+// end writes what the next batch goes on from.
+func (b *batch) end(began batch) error {
+	if b.rev != began.rev {
+		b.putMeta(revisionKey, numberBytes(b.rev))
+	}
+	if b.head != began.head {
+		b.putMeta(logHeadKey, b.head.bytes())
+	}
+	if b.tally != began.tally {
+		b.putMeta(tallyKey, b.tally.bytes())
+	}
+	return b.broken
 }
 
 // fail takes the engine out of service: after a failed fsync the kernel may show pages that the disk does not hold.
@@ -256,6 +304,9 @@ func (e *Engine) publish(b *batch) {
 	}
 	e.past.add(b.events)
 	e.rev = b.rev
+	if b.forget {
+		e.past.compact(b.rev)
+	}
 	e.wake()
 }
 

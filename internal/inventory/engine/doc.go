@@ -11,6 +11,10 @@
 //
 // The package must not know what the values mean: no Kubernetes types, no JSON, no keys of its own.
 //
+// Every row carries a checksum, and all rows together a tally; Open walks the whole file before it trusts it. What a disk has
+// changed is refused, never served.
+//
 // Start reading at Open, then commit.go (how a write becomes durable), txn.go (what a write does) and watch.go (how others
-// hear of it). client.go hands all of it out as an etcd client.
+// hear of it). log.go is a chained log that goes with the writes, sum.go and verify.go
+// find damage, client.go hands all of it out as an etcd client.
 package engine

@@ -3,12 +3,14 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -16,10 +18,6 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
-
-// schemaVersion is the version of the file's layout. A file of a newer one is refused; an older one is migrated in Open,
-// once there is an older one.
-const schemaVersion = 1
 
 // The file's buckets. The records' bucket holds one nested bucket for each name given to Records.
 var (
@@ -34,6 +32,7 @@ var (
 	revisionKey = []byte("revision")
 	logHeadKey  = []byte("loghead") // number and hash of the newest entry
 	logBaseKey  = []byte("logbase") // those of the newest entry that was trimmed away
+	tallyKey    = []byte("tally")
 )
 
 // mmapSize is how much address space the file gets at once. Within it the file grows without waiting for readers to
@@ -106,6 +105,9 @@ func Open(path string, o Options) (*Engine, error) {
 	if o.ProgressInterval == 0 {
 		o.ProgressInterval = 5 * time.Second
 	}
+	if err := inspect(path, o.Logger); err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout: time.Second,
 		NoSync:  o.NoSync,
@@ -142,34 +144,45 @@ func Open(path string, o Options) (*Engine, error) {
 	return e, nil
 }
 
-// load makes the buckets of a new file, checks the schema and reads what is kept in memory.
-func (e *Engine) load() error {
-	err := e.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, keysBucket, leasesBucket, attachments, recordsBucket, logBucket} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return fmt.Errorf("making bucket %s: %w", name, err)
-			}
-		}
-		meta := tx.Bucket(metaBucket)
-		schema := number(meta.Get(schemaKey))
-		if schema > schemaVersion {
-			return fmt.Errorf("reading schema %d, this version knows up to %d: %w", schema, schemaVersion, ErrNewerSchema)
-		}
-		if schema == schemaVersion {
-			return nil
-		}
-		// Revision 1 is an empty store, as etcd has it: 0 means "no revision" to every client.
-		if err := meta.Put(revisionKey, numberBytes(1)); err != nil {
-			return err
-		}
-		return meta.Put(schemaKey, numberBytes(schemaVersion))
-	})
+// inspect walks the file before bbolt does, which trusts it. Rows that are damaged are told of, and not served later;
+// where rows are missing or older than they should be, nobody can say which, and nothing is served.
+func inspect(path string, logger *slog.Logger) error {
+	report, err := verify(path)
+	if errors.Is(err, ErrCorrupt) {
+		err = fmt.Errorf("%w; restore a backup", err)
+	}
+	if err != nil || report.schema != schemaVersion {
+		return err // other schemas have no sums, or others
+	}
+	if report.oneRoot {
+		logger.Warn("inventory opened by one of its two roots: the last commit was cut, or the disk damaged the other")
+	}
+	for _, err := range report.damaged {
+		logger.Error("inventory has a damaged row, which is not served", "err", err)
+	}
+	stored, err := unseal(metaBucket, tallyKey, report.stored)
 	if err != nil {
 		return err
 	}
-	return e.db.View(func(tx *bbolt.Tx) error {
-		e.rev, e.head = revisionOf(tx), chainAt(tx, logHeadKey)
-		var err error
+	if !bytes.Equal(stored, report.tally.bytes()) {
+		return fmt.Errorf("%w: its %d rows are not those that were written last, some are lost or old; restore a backup",
+			ErrCorrupt, report.tally.rows)
+	}
+	return nil
+}
+
+// load makes the buckets of a new file, brings an older schema up and reads what is kept in memory.
+func (e *Engine) load() error {
+	if err := guard(func() error { return e.db.Update(prepare) }); err != nil {
+		return err
+	}
+	return e.view(func(tx *bbolt.Tx) (err error) {
+		if e.rev, err = revisionOf(tx); err != nil {
+			return err
+		}
+		if e.head, err = chainAt(tx, logHeadKey); err != nil {
+			return err
+		}
 		e.leases, err = loadLeases(tx, e.now())
 		return err
 	})
@@ -202,7 +215,19 @@ func (e *Engine) view(fn func(tx *bbolt.Tx) error) error {
 		return ErrClosed
 	}
 	defer tx.Rollback() //nolint:errcheck // a read transaction has nothing to lose
-	return fn(tx)
+	return guard(func() error { return fn(tx) })
+}
+
+// guard makes an error of a panic: bbolt's on a page that has changed under it, and the fault of memory whose file cannot
+// be read.
+func guard(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v\n%s", ErrCorrupt, p, debug.Stack())
+		}
+	}()
+	return fn()
 }
 
 // await waits until all revisions up to rev are durable and their events published. A commit is visible to readers of the
@@ -225,7 +250,13 @@ func (e *Engine) await(ctx context.Context, rev int64) error {
 	}
 }
 
-func revisionOf(tx *bbolt.Tx) int64 { return number(tx.Bucket(metaBucket).Get(revisionKey)) }
+func revisionOf(tx *bbolt.Tx) (int64, error) {
+	body, err := metaRow(tx, revisionKey, 8)
+	if err == nil && body == nil {
+		err = corrupt(metaBucket, revisionKey)
+	}
+	return number(body), err
+}
 
 func number(b []byte) int64 {
 	if len(b) != 8 {

@@ -80,7 +80,7 @@ func TestReadsWaitForDurability(t *testing.T) {
 		wrote <- err
 	}()
 	for rev := int64(0); rev != 2; {
-		e.view(func(tx *bbolt.Tx) error { rev = revisionOf(tx); return nil })
+		e.view(func(tx *bbolt.Tx) (err error) { rev, err = revisionOf(tx); return err })
 	}
 	go func() {
 		resp, err := e.Client().Get(context.Background(), "/a")

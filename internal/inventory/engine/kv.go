@@ -96,6 +96,8 @@ func wireError(err error) error {
 		return nil
 	case errors.Is(err, ErrFull):
 		return rpctypes.ErrGRPCNoSpace
+	case errors.Is(err, ErrCorrupt):
+		return status.Error(codes.DataLoss, err.Error())
 	case errors.Is(err, ErrClosed):
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, context.Canceled):

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -37,8 +36,9 @@ type lease struct {
 func loadLeases(tx *bbolt.Tx, now time.Time) (*leaseTable, error) {
 	t := &leaseTable{leases: map[int64]lease{}, moved: make(chan struct{}, 1)}
 	err := tx.Bucket(leasesBucket).ForEach(func(key, row []byte) error {
-		if len(key) != 8 || len(row) != 16 {
-			return fmt.Errorf("reading lease %x: bad length", key)
+		row, err := unseal(leasesBucket, key, row)
+		if err != nil || len(key) != 8 || len(row) != 16 {
+			return corrupt(leasesBucket, key)
 		}
 		ttl := time.Duration(number(row[:8])) * time.Second
 		left := time.Unix(0, number(row[8:])).Sub(now)
@@ -136,7 +136,7 @@ func (e *Engine) grant(ctx context.Context, ttl int64) (int64, error) {
 func (e *Engine) extend(ctx context.Context, id, ttl int64) error {
 	return e.submit(ctx, 24, func(b *batch) error {
 		life := time.Duration(ttl) * time.Second
-		b.put(b.tx.Bucket(leasesBucket), numberBytes(id), append(numberBytes(ttl), numberBytes(e.now().Add(life).UnixNano())...))
+		b.put(b.tx.Bucket(leasesBucket), leasesBucket, numberBytes(id), numberBytes(ttl), numberBytes(e.now().Add(life).UnixNano()))
 		b.after = append(b.after, func() { e.leases.set(id, lease{ttl: ttl, end: time.Now().Add(life)}) })
 		return nil
 	})
@@ -156,16 +156,15 @@ func (e *Engine) revoke(ctx context.Context, id int64) error {
 		if b.tx.Bucket(leasesBucket).Get(numberBytes(id)) == nil {
 			return rpctypes.ErrGRPCLeaseNotFound
 		}
-		keys := attached(b.tx, id)
+		keys, err := attached(b.tx, id)
+		if err != nil {
+			return err
+		}
 		for _, key := range keys {
-			kv, err := lookup(b.tx, key)
-			if err != nil {
-				b.broken = err
-				return err
+			if row := b.tx.Bucket(keysBucket).Get(key); row != nil {
+				b.delete(key, row, b.rev+1)
 			}
-			if kv != nil {
-				b.delete(kv, b.rev+1)
-			}
+			b.remove(b.tx.Bucket(attachments), attachment(id, key))
 		}
 		if len(keys) > 0 {
 			b.rev++
@@ -176,12 +175,14 @@ func (e *Engine) revoke(ctx context.Context, id int64) error {
 	})
 }
 
-func attached(tx *bbolt.Tx, id int64) [][]byte {
-	var keys [][]byte
+func attached(tx *bbolt.Tx, id int64) (keys [][]byte, err error) {
 	prefix := numberBytes(id)
 	cursor := tx.Bucket(attachments).Cursor()
-	for row, _ := cursor.Seek(prefix); bytes.HasPrefix(row, prefix); row, _ = cursor.Next() {
-		keys = append(keys, bytes.Clone(row[len(prefix):]))
+	for key, row := cursor.Seek(prefix); bytes.HasPrefix(key, prefix); key, row = cursor.Next() {
+		if _, err := unseal(attachments, key, row); err != nil {
+			return nil, err
+		}
+		keys = append(keys, bytes.Clone(key[len(prefix):]))
 	}
-	return keys
+	return keys, nil
 }

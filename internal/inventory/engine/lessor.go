@@ -38,11 +38,11 @@ func (l lessor) TimeToLive(_ context.Context, id clientv3.LeaseID, _ ...clientv3
 	}
 	resp.TTL, resp.GrantedTTL = int64(max(time.Until(known.end), 0)/time.Second), known.ttl
 	// The keys are few and cheap to read: they are always told.
-	err := l.e.view(func(tx *bbolt.Tx) error {
-		resp.Keys = attached(tx, int64(id))
-		return nil
+	err := l.e.view(func(tx *bbolt.Tx) (err error) {
+		resp.Keys, err = attached(tx, int64(id))
+		return err
 	})
-	return resp, err
+	return resp, wireError(err)
 }
 
 func (l lessor) Leases(context.Context) (*clientv3.LeaseLeasesResponse, error) {

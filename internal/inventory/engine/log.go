@@ -46,12 +46,13 @@ func (c chain) next(payload []byte) Entry {
 func (c chain) bytes() []byte { return append(binary.BigEndian.AppendUint64(nil, c.seq), c.hash[:]...) }
 
 // chainAt reads a place that meta keeps; one that is not there is the place before the first entry.
-func chainAt(tx *bbolt.Tx, key []byte) (c chain) {
-	if b := tx.Bucket(metaBucket).Get(key); len(b) == 8+sha256.Size {
+func chainAt(tx *bbolt.Tx, key []byte) (c chain, err error) {
+	b, err := metaRow(tx, key, 8+sha256.Size)
+	if b != nil {
 		c.seq = binary.BigEndian.Uint64(b)
 		copy(c.hash[:], b[8:])
 	}
-	return c
+	return c, err
 }
 
 type noteKey struct{}
@@ -82,7 +83,7 @@ func (e *Engine) Append(ctx context.Context, payload []byte) (Entry, error) {
 func (b *batch) append(payload []byte) Entry {
 	entry := b.head.next(payload)
 	b.head = chain{entry.Seq, entry.Hash}
-	b.put(b.tx.Bucket(logBucket), binary.BigEndian.AppendUint64(nil, entry.Seq), append(entry.Hash[:], payload...))
+	b.put(b.tx.Bucket(logBucket), logBucket, binary.BigEndian.AppendUint64(nil, entry.Seq), entry.Hash[:], payload)
 	return entry
 }
 
@@ -112,15 +113,19 @@ func (e *Engine) Log(from uint64, max int) ([]Entry, error) {
 	newest, _ := e.Head()
 	var found []Entry
 	err := e.view(func(tx *bbolt.Tx) error {
-		prev := chainAt(tx, logBaseKey)
+		prev, err := chainAt(tx, logBaseKey)
+		if err != nil {
+			return err
+		}
 		if from <= prev.seq {
 			from = prev.seq + 1
 		}
 		cursor := tx.Bucket(logBucket).Cursor()
 		key, row := cursor.Seek(binary.BigEndian.AppendUint64(nil, from))
 		if from > prev.seq+1 && key != nil {
-			before, hash := cursor.Prev()
-			if len(before) != 8 || len(hash) < sha256.Size || binary.BigEndian.Uint64(before) != from-1 {
+			before, row := cursor.Prev()
+			hash, _, err := entryRow(before, row)
+			if err != nil || number(before) != int64(from-1) {
 				return corruptEntry(from - 1)
 			}
 			prev.seq = from - 1
@@ -129,11 +134,9 @@ func (e *Engine) Log(from uint64, max int) ([]Entry, error) {
 		}
 		// An entry past the head may not be on disk yet.
 		for ; key != nil && len(found) < max && prev.seq < newest; key, row = cursor.Next() {
-			if len(row) < sha256.Size {
-				return corruptEntry(prev.seq + 1)
-			}
-			entry := prev.next(bytes.Clone(row[sha256.Size:]))
-			if number(key) != int64(entry.Seq) || !bytes.Equal(entry.Hash[:], row[:sha256.Size]) {
+			hash, payload, err := entryRow(key, row)
+			entry := prev.next(bytes.Clone(payload))
+			if err != nil || number(key) != int64(entry.Seq) || !bytes.Equal(entry.Hash[:], hash) {
 				return corruptEntry(prev.seq + 1)
 			}
 			found = append(found, entry)
@@ -147,6 +150,14 @@ func (e *Engine) Log(from uint64, max int) ([]Entry, error) {
 	return found, err
 }
 
+func entryRow(key, row []byte) (hash, payload []byte, err error) {
+	body, err := unseal(logBucket, key, row)
+	if err != nil || len(body) < sha256.Size {
+		return nil, nil, ErrCorrupt
+	}
+	return body[:sha256.Size], body[sha256.Size:], nil
+}
+
 func corruptEntry(seq uint64) error {
 	return fmt.Errorf("reading entry %d of the log: %w; restore a backup", seq, ErrCorrupt)
 }
@@ -158,23 +169,28 @@ func (e *Engine) Trim(ctx context.Context, upTo uint64) error {
 			if upTo > b.head.seq {
 				return fmt.Errorf("trimming the log up to %d of %d: %w", upTo, b.head.seq, errBeyondHead)
 			}
-			base, entries := chainAt(b.tx, logBaseKey), b.tx.Bucket(logBucket)
+			entries := b.tx.Bucket(logBucket)
+			base, err := chainAt(b.tx, logBaseKey)
+			if err != nil {
+				return err
+			}
 			last := min(upTo, base.seq+trimChunk)
 			done = last == upTo
 			if last <= base.seq {
 				done = true
 				return nil
 			}
-			row := entries.Get(binary.BigEndian.AppendUint64(nil, last))
-			if len(row) < sha256.Size {
+			key := binary.BigEndian.AppendUint64(nil, last)
+			hash, _, err := entryRow(key, entries.Get(key))
+			if err != nil {
 				return corruptEntry(last)
 			}
 			end := chain{seq: last}
-			copy(end.hash[:], row)
+			copy(end.hash[:], hash)
 			for seq := base.seq + 1; seq <= last; seq++ {
 				b.remove(entries, binary.BigEndian.AppendUint64(nil, seq))
 			}
-			b.put(b.tx.Bucket(metaBucket), logBaseKey, end.bytes())
+			b.putMeta(logBaseKey, end.bytes())
 			return nil
 		})
 		if err != nil {

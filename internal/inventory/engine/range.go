@@ -18,11 +18,13 @@ import (
 func (e *Engine) read(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
 	var resp *pb.RangeResponse
 	err := e.view(func(tx *bbolt.Tx) error {
-		current := revisionOf(tx)
+		current, err := revisionOf(tx)
+		if err != nil {
+			return err
+		}
 		// bbolt shows a commit from the moment its last page is written, before that page is on disk. Nobody may see what
 		// a power failure could still take back: its revision would be given out again.
-		err := e.await(ctx, current)
-		if err != nil {
+		if err := e.await(ctx, current); err != nil {
 			return err
 		}
 		var old map[string]*mvccpb.KeyValue

@@ -33,7 +33,7 @@ func (r Records) Put(ctx context.Context, key string, value []byte) error {
 			b.broken = err
 			return err
 		}
-		b.put(bucket, []byte(key), value)
+		b.put(bucket, recordsName(r.bucket), []byte(key), value)
 		b.recorded = true
 		return nil
 	})
@@ -57,7 +57,13 @@ func (r Records) Get(key string) ([]byte, error) {
 	var value []byte
 	err := r.e.view(func(tx *bbolt.Tx) error {
 		if bucket := tx.Bucket(recordsBucket).Bucket(r.bucket); bucket != nil {
-			value = bytes.Clone(bucket.Get([]byte(key)))
+			if row := bucket.Get([]byte(key)); row != nil {
+				body, err := unseal(recordsName(r.bucket), []byte(key), row)
+				if err != nil {
+					return err
+				}
+				value = append([]byte{}, body...)
+			}
 		}
 		return nil
 	})
@@ -72,7 +78,12 @@ func (r Records) All() (map[string][]byte, error) {
 		if bucket == nil {
 			return nil
 		}
-		return bucket.ForEach(func(key, value []byte) error {
+		name := recordsName(r.bucket)
+		return bucket.ForEach(func(key, row []byte) error {
+			value, err := unseal(name, key, row)
+			if err != nil {
+				return err
+			}
 			all[string(key)] = bytes.Clone(value)
 			return nil
 		})

@@ -5,29 +5,30 @@ package engine
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 
 	"go.etcd.io/bbolt"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-// headerSize is the length of what stands before a value in the file: create revision, mod revision, version and lease, 8
-// bytes each, big endian.
+// headerSize is the length of what stands between a row's checksum and its value: create revision, mod revision, version
+// and lease, 8 bytes each, big endian.
 const headerSize = 32
 
-func encodeRow(kv *mvccpb.KeyValue) []byte {
-	b := make([]byte, 0, headerSize+len(kv.Value))
-	b = binary.BigEndian.AppendUint64(b, uint64(kv.CreateRevision))
+func header(kv *mvccpb.KeyValue) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, headerSize), uint64(kv.CreateRevision))
 	b = binary.BigEndian.AppendUint64(b, uint64(kv.ModRevision))
 	b = binary.BigEndian.AppendUint64(b, uint64(kv.Version))
-	b = binary.BigEndian.AppendUint64(b, uint64(kv.Lease))
-	return append(b, kv.Value...)
+	return binary.BigEndian.AppendUint64(b, uint64(kv.Lease))
 }
 
-// decodeRow copies out of the file's memory, which is only there during the transaction.
+// decodeRow checks a row and copies out of the file's memory, which is only there during the transaction.
 func decodeRow(key, row []byte, withValue bool) (*mvccpb.KeyValue, error) {
+	row, err := unseal(keysBucket, key, row)
+	if err != nil {
+		return nil, err
+	}
 	if len(row) < headerSize {
-		return nil, fmt.Errorf("reading key %q: row of %d bytes is too short", key, len(row))
+		return nil, corrupt(keysBucket, key)
 	}
 	kv := &mvccpb.KeyValue{
 		Key:            bytes.Clone(key),

@@ -128,7 +128,6 @@ func (b *batch) apply(op *pb.RequestOp, rev int64) (*pb.ResponseOp, error) {
 	case op.GetRequestRange() != nil:
 		r, err := rangeIn(b.tx, op.GetRequestRange(), nil)
 		if err != nil {
-			b.broken = err
 			return nil, err
 		}
 		r.Header = &pb.ResponseHeader{Revision: rev}
@@ -146,7 +145,6 @@ func (b *batch) apply(op *pb.RequestOp, rev int64) (*pb.ResponseOp, error) {
 func (b *batch) set(req *pb.PutRequest, rev int64) (*pb.PutResponse, error) {
 	prev, err := lookup(b.tx, req.Key)
 	if err != nil {
-		b.broken = err
 		return nil, err
 	}
 	kv := &mvccpb.KeyValue{Key: req.Key, Value: req.Value, Lease: req.Lease, CreateRevision: rev, ModRevision: rev, Version: 1}
@@ -163,9 +161,9 @@ func (b *batch) set(req *pb.PutRequest, rev int64) (*pb.PutResponse, error) {
 		}
 	}
 	if kv.Lease != 0 && (prev == nil || prev.Lease != kv.Lease) {
-		b.put(b.tx.Bucket(attachments), attachment(kv.Lease, kv.Key), nil)
+		b.put(b.tx.Bucket(attachments), attachments, attachment(kv.Lease, kv.Key))
 	}
-	b.put(b.tx.Bucket(keysBucket), kv.Key, encodeRow(kv))
+	b.put(b.tx.Bucket(keysBucket), keysBucket, kv.Key, header(kv), kv.Value)
 	b.events = append(b.events, &mvccpb.Event{Type: mvccpb.Event_PUT, Kv: kv, PrevKv: prev})
 	resp := &pb.PutResponse{Header: &pb.ResponseHeader{Revision: rev}}
 	if req.PrevKv {
@@ -175,29 +173,35 @@ func (b *batch) set(req *pb.PutRequest, rev int64) (*pb.PutResponse, error) {
 }
 
 func (b *batch) deleteRange(req *pb.DeleteRangeRequest, rev int64) (*pb.DeleteRangeResponse, error) {
-	found, err := rangeIn(b.tx, &pb.RangeRequest{Key: req.Key, RangeEnd: req.RangeEnd}, nil)
-	if err != nil {
-		b.broken = err
-		return nil, err
-	}
-	for _, kv := range found.Kvs {
-		b.delete(kv, rev)
-	}
-	resp := &pb.DeleteRangeResponse{Header: &pb.ResponseHeader{Revision: rev}, Deleted: int64(len(found.Kvs))}
-	if req.PrevKv {
-		resp.PrevKvs = found.Kvs
+	var keys, rows [][]byte
+	walk(b.tx, keyRange{req.Key, req.RangeEnd}, nil, func(key, row []byte, _ *mvccpb.KeyValue) bool {
+		// The file's memory may move while it is written to.
+		keys, rows = append(keys, bytes.Clone(key)), append(rows, bytes.Clone(row))
+		return true
+	})
+	resp := &pb.DeleteRangeResponse{Header: &pb.ResponseHeader{Revision: rev}, Deleted: int64(len(keys))}
+	for i, key := range keys {
+		if kv := b.delete(key, rows[i], rev); req.PrevKv && kv != nil {
+			resp.PrevKvs = append(resp.PrevKvs, kv)
+		}
 	}
 	return resp, nil
 }
 
-func (b *batch) delete(kv *mvccpb.KeyValue, rev int64) {
-	if kv.Lease != 0 {
-		b.remove(b.tx.Bucket(attachments), attachment(kv.Lease, kv.Key))
+// delete removes a key and returns what it was. A damaged row can be removed too, as the one thing that can be done with
+// it: then nobody knows what it was, and watchers must list again.
+func (b *batch) delete(key, row []byte, rev int64) *mvccpb.KeyValue {
+	kv, err := decodeRow(key, row, true)
+	if err != nil {
+		kv, b.forget = nil, true
+	} else if kv.Lease != 0 {
+		b.remove(b.tx.Bucket(attachments), attachment(kv.Lease, key))
 	}
-	b.remove(b.tx.Bucket(keysBucket), kv.Key)
+	b.remove(b.tx.Bucket(keysBucket), key)
 	b.events = append(b.events, &mvccpb.Event{
-		Type: mvccpb.Event_DELETE, Kv: &mvccpb.KeyValue{Key: kv.Key, ModRevision: rev}, PrevKv: kv,
+		Type: mvccpb.Event_DELETE, Kv: &mvccpb.KeyValue{Key: key, ModRevision: rev}, PrevKv: kv,
 	})
+	return kv
 }
 
 // holds evaluates one comparison. A key that is not there compares as all zeroes, and its value as nothing at all.
@@ -205,14 +209,12 @@ func (b *batch) holds(c *pb.Compare) (bool, error) {
 	if len(c.RangeEnd) == 0 {
 		kv, err := lookup(b.tx, c.Key)
 		if err != nil {
-			b.broken = err
 			return false, err
 		}
 		return compare(c, kv), nil
 	}
 	found, err := rangeIn(b.tx, &pb.RangeRequest{Key: c.Key, RangeEnd: c.RangeEnd}, nil)
 	if err != nil {
-		b.broken = err
 		return false, err
 	}
 	for _, kv := range found.Kvs {
