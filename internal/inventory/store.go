@@ -43,6 +43,8 @@ type Store struct {
 	lock   *lock
 	logger *slog.Logger
 	now    func() time.Time
+	// recorder writes the record of what is done, see KeepRecord.
+	recorder *recorder
 	stores
 }
 
@@ -62,7 +64,12 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the inventory in %s: %w", dir, err)
 	}
-	e, err := engine.Open(filepath.Join(dir, "inventory.db"), engine.Options{Logger: o.Logger, Now: o.Now, NoSync: o.NoSync})
+	r, err := openRecorder(dir, o.Now)
+	if err != nil {
+		l.release()
+		return nil, fmt.Errorf("opening the inventory in %s: %w", dir, err)
+	}
+	e, err := engine.Open(filepath.Join(dir, "inventory.db"), engine.Options{Logger: o.Logger, Now: o.Now, NoSync: o.NoSync, Note: r.note})
 	if err != nil {
 		l.release()
 		if errors.Is(err, bbolterrors.ErrTimeout) {
@@ -70,7 +77,7 @@ func Open(dir string, o Options) (*Store, error) {
 		}
 		return nil, fmt.Errorf("opening the inventory in %s: %w", dir, err)
 	}
-	s := &Store{engine: e, lock: l, logger: o.Logger, now: o.Now}
+	s := &Store{engine: e, lock: l, logger: o.Logger, now: o.Now, recorder: r}
 	if err := s.open(); err != nil {
 		e.Close()
 		l.release()

@@ -91,8 +91,9 @@ const (
 	segmentSuffix = ".jsonl"
 )
 
-// Store writes a segment: durable when it returns, and whole or not there. A segment that begins with the same entry and was
-// written by a run that did not come to remove its entries from the database is replaced, if it says the same.
+// Store writes a segment: durable when it returns, and whole or not there. A segment that begins with the same entry is
+// replaced where it says the same: it was written by a run that did not come to remove its entries from the database. One
+// that says something else, from before a backup was restored, is kept beside under a name with its hash.
 func (a *Archive) Store(entries []Entry) error {
 	if len(entries) == 0 {
 		return nil
@@ -106,10 +107,10 @@ func (a *Archive) Store(entries []Entry) error {
 	}
 	path := filepath.Join(a.dir, fmt.Sprintf("%s%020d%s", segmentPrefix, entries[0].Seq, segmentSuffix))
 	old, err := os.ReadFile(path)
-	switch {
-	case err == nil && !bytes.HasPrefix(text.Bytes(), old):
-		return fmt.Errorf("storing old records: %s is there and says something else", path)
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	if err == nil && !bytes.HasPrefix(text.Bytes(), old) {
+		err = os.Rename(path, fmt.Sprintf("%s.%s", path, asideName(old)))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("storing old records: %w", err)
 	}
 	if err := renameio.WriteFile(path, text.Bytes(), 0o600); err != nil {
@@ -124,6 +125,9 @@ func (a *Archive) Store(entries []Entry) error {
 	}
 	return nil
 }
+
+// asideName tells segments of one number apart.
+func asideName(segment []byte) string { return strings.TrimPrefix(Digest(segment), "sha256:")[:16] }
 
 // segments are the first entries of all segments, in order.
 func (a *Archive) segments() ([]uint64, error) {
