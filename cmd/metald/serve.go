@@ -4,10 +4,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
 	"metald.io/metald/internal/daemon"
@@ -34,6 +36,10 @@ loopback and touches no network.`,
 			if check {
 				c.Println("the configuration is sound")
 				return nil
+			}
+			// Passwords and keys are in this process's memory: it must leave no core dump, and no neighbour may read it.
+			if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+				return fmt.Errorf("forbidding core dumps: %w", err)
 			}
 			logger := newLogger(config.Log)
 			klog.SetSlogLogger(newLogger(librariesLog(config.Log)).With("from", "kubernetes"))

@@ -16,10 +16,12 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/apiserver/pkg/storage/value"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/rest"
 )
@@ -31,6 +33,11 @@ const shutdownGrace = 5 * time.Second
 type Config struct {
 	// Etcd is the inventory behind an etcd client, or a real etcd's client. The server does not close it.
 	Etcd *clientv3.Client
+	// Transformer is what the values of a resource go through on their way into the store and out of it; nil leaves them as
+	// they are.
+	Transformer func(schema.GroupResource) value.Transformer
+	// Checks are further conditions of /readyz.
+	Checks []healthz.HealthChecker
 	// Listener is the TCP socket the API is served on. The server closes it.
 	Listener net.Listener
 	// Certificate and Key serve TLS, in PEM.
@@ -42,23 +49,24 @@ type Config struct {
 
 // Server is the users' door.
 type Server struct {
-	front  *genericapiserver.GenericAPIServer
-	custom *apiextensions.CustomResourceDefinitions
-	access *accessControl
-	ready  chan struct{}
-	logger *slog.Logger
+	front     *genericapiserver.GenericAPIServer
+	custom    *apiextensions.CustomResourceDefinitions
+	collector *collector
+	access    *accessControl
+	ready     chan struct{}
+	logger    *slog.Logger
 }
 
 // New builds the door; Run opens it.
 func New(config Config) (*Server, error) {
-	native := newBackend(config.Etcd, nativeCodec())
+	native := newBackend(config, nativeCodec())
 	gate := &lifecycle{}
 	access := newAccessControl(native.client, config.Logger)
 	frontConfig, err := frontConfig(config, native, gate, access)
 	if err != nil {
 		return nil, err
 	}
-	custom, err := newCustom(*frontConfig, config.Etcd)
+	custom, err := newCustom(*frontConfig, config)
 	if err != nil {
 		return nil, fmt.Errorf("building the server of custom resources: %w", err)
 	}
@@ -77,10 +85,13 @@ func New(config Config) (*Server, error) {
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
-	if err := front.AddReadyzChecks(healthz.NamedCheck("definitions", s.definitionsServed)); err != nil {
+	if err := front.AddReadyzChecks(append(config.Checks, healthz.NamedCheck("definitions", s.definitionsServed))...); err != nil {
 		return nil, fmt.Errorf("adding a readiness check: %w", err)
 	}
 	if err := s.publishCustomGroups(); err != nil {
+		return nil, err
+	}
+	if s.collector, err = newCollector(native, custom, front.LoopbackClientConfig, s.logger); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -108,9 +119,9 @@ func frontConfig(config Config, native *backend, gate *lifecycle, access *access
 }
 
 // newCustom builds the server of custom resources, which gets each request that the front has no answer for.
-func newCustom(shared genericapiserver.Config, etcd *clientv3.Client) (*apiextensions.CustomResourceDefinitions, error) {
+func newCustom(shared genericapiserver.Config, door Config) (*apiextensions.CustomResourceDefinitions, error) {
 	shared.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
-	shared.RESTOptionsGetter = newBackend(etcd, apiextensions.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion))
+	shared.RESTOptionsGetter = newBackend(door, apiextensions.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion))
 	shared.Serializer = apiextensions.Codecs
 	shared.OpenAPIConfig = nil
 	shared.OpenAPIV3Config = customOpenAPI()
@@ -119,7 +130,7 @@ func newCustom(shared genericapiserver.Config, etcd *clientv3.Client) (*apiexten
 	config := apiextensions.Config{
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: shared},
 		ExtraConfig: apiextensions.ExtraConfig{
-			CRDRESTOptionsGetter: newBackend(etcd, unstructured.UnstructuredJSONScheme),
+			CRDRESTOptionsGetter: newBackend(door, unstructured.UnstructuredJSONScheme),
 			MasterCount:          1,
 			ServiceResolver:      webhook.NewDefaultServiceResolver(),
 			AuthResolverWrapper: webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, shared.LoopbackClientConfig,
@@ -158,7 +169,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// settle makes what a fresh inventory lacks: the kept namespaces, the ready roles and the definitions of every kind.
+// settle makes what a fresh inventory lacks: the kept namespaces, the ready roles and the definitions of every kind. Then it
+// collects garbage until ctx ends.
 func (s *Server) settle(ctx context.Context) error {
 	start := time.Now()
 	if err := s.ensureNamespaces(ctx); err != nil {
@@ -172,6 +184,7 @@ func (s *Server) settle(ctx context.Context) error {
 	}
 	close(s.ready)
 	s.logger.Info("API is ready", "url", s.front.LoopbackClientConfig.Host, "took", time.Since(start).Round(time.Millisecond))
+	s.collector.run(ctx)
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -16,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/etcd3"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
+	"k8s.io/apiserver/pkg/storage/value"
 	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
 	"k8s.io/client-go/tools/cache"
 )
@@ -32,13 +32,18 @@ const coreGroup = "core"
 type backend struct {
 	client *kubernetes.Client
 	codec  runtime.Codec
+	seal   func(schema.GroupResource) value.Transformer
 }
 
 // newBackend builds a backend whose objects go through codec, unless a resource brings its own.
-func newBackend(client *clientv3.Client, codec runtime.Codec) *backend {
-	k := &kubernetes.Client{Client: client}
+func newBackend(config Config, codec runtime.Codec) *backend {
+	k := &kubernetes.Client{Client: config.Etcd}
 	k.Kubernetes = k
-	return &backend{client: k, codec: codec}
+	seal := config.Transformer
+	if seal == nil {
+		seal = func(schema.GroupResource) value.Transformer { return identity.NewEncryptCheckTransformer() }
+	}
+	return &backend{client: k, codec: codec, seal: seal}
 }
 
 // GetRESTOptions implements generic.RESTOptionsGetter. The server for custom resources changes the configuration it
@@ -48,6 +53,7 @@ func (b *backend) GetRESTOptions(resource schema.GroupResource, _ runtime.Object
 	return generic.RESTOptions{
 		StorageConfig:           config.ForResource(resource),
 		Decorator:               b.decorate,
+		EnableGarbageCollection: true,
 		DeleteCollectionWorkers: 1,
 		ResourcePrefix:          resourcePrefix(resource),
 	}, nil
@@ -75,7 +81,7 @@ func (b *backend) decorate(
 	versioner := storage.APIObjectVersioner{}
 	// No compactor: the inventory bounds its own history.
 	store, err := etcd3.New(b.client, nil, config.Codec, newObject, newList, config.Prefix, prefix, config.GroupResource,
-		identity.NewEncryptCheckTransformer(), config.LeaseManagerConfig,
+		b.seal(config.GroupResource), config.LeaseManagerConfig,
 		etcd3.NewDefaultDecoder(config.Codec, versioner), versioner)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the store of %s: %w", config.GroupResource, err)

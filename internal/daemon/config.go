@@ -27,16 +27,17 @@ var ErrNoConfig = errors.New("no configuration file")
 
 // Config is all that a person decides about one daemon. LoadConfig fills in the defaults and checks the whole.
 type Config struct {
-	APIVersion string       `yaml:"apiVersion"`
-	Kind       string       `yaml:"kind"`
-	API        APIConfig    `yaml:"api"`
-	Agents     AgentsConfig `yaml:"agents"`
-	Boot       BootConfig   `yaml:"boot"`
-	DHCP       DHCPConfig   `yaml:"dhcp"`
-	TFTP       TFTPConfig   `yaml:"tftp"`
-	BMC        BMCConfig    `yaml:"bmc"`
-	Limits     LimitsConfig `yaml:"limits"`
-	Log        LogConfig    `yaml:"log"`
+	APIVersion string        `yaml:"apiVersion"`
+	Kind       string        `yaml:"kind"`
+	API        APIConfig     `yaml:"api"`
+	Agents     AgentsConfig  `yaml:"agents"`
+	Boot       BootConfig    `yaml:"boot"`
+	DHCP       DHCPConfig    `yaml:"dhcp"`
+	TFTP       TFTPConfig    `yaml:"tftp"`
+	BMC        BMCConfig     `yaml:"bmc"`
+	Storage    StorageConfig `yaml:"storage"`
+	Limits     LimitsConfig  `yaml:"limits"`
+	Log        LogConfig     `yaml:"log"`
 }
 
 // APIConfig is the users' door.
@@ -134,6 +135,13 @@ type BMCConfig struct {
 	Sweep []netip.Prefix `yaml:"sweep"`
 	// SweepInterval is how often they are searched.
 	SweepInterval time.Duration `yaml:"sweepInterval"`
+}
+
+// StorageConfig is how the inventory is kept.
+type StorageConfig struct {
+	// Encryption is the path of an EncryptionConfiguration (apiserver.config.k8s.io/v1) for Secrets, for instance with a KMS
+	// plug-in; empty is encryption.yaml in the data directory, made with a key of its own at the first start.
+	Encryption string `yaml:"encryption"`
 }
 
 // LimitsConfig bounds what metald waits for, and what it does at a time. How long a host may stay in a state is part of the state table, not of the

@@ -62,6 +62,9 @@ func (c *Config) check(file string, at lines) error {
 	if c.Limits.JoinTimeout > cluster.MaxGrant {
 		bad("limits.joinTimeout", "%s is too long for a bootstrap token: want at most %s", c.Limits.JoinTimeout, cluster.MaxGrant)
 	}
+	if e := c.Storage.Encryption; e != "" && !filepath.IsAbs(e) {
+		bad("storage.encryption", "%q: want an absolute path", e)
+	}
 	if c.Limits.DestructiveActsPerHour < -1 {
 		bad("limits.destructiveActsPerHour", "%d: want a number of acts, 0 for none allowed, or -1 for no cap", c.Limits.DestructiveActsPerHour)
 	}

@@ -50,9 +50,14 @@ func Run(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
 		return fmt.Errorf("making data directory: %w", err)
 	}
-	store, err := inventory.Open(o.DataDir, inventory.Options{Logger: o.Logger, Now: time.Now})
+	store, err := inventory.Open(o.DataDir, inventory.Options{Logger: o.Logger, Now: time.Now, Encryption: o.Config.Storage.Encryption})
 	if err != nil {
 		return fmt.Errorf("opening the inventory: %w", err)
+	}
+	if n, err := store.Reseal(ctx); err != nil {
+		o.Logger.Error("Secrets were not all encrypted under the newest key", "err", err)
+	} else if n > 0 {
+		o.Logger.Info("Secrets encrypted under the newest key", "secrets", n)
 	}
 	sockets, err := listen(o.Config, o.DataDir)
 	if err != nil {
@@ -178,7 +183,8 @@ func New(o Options, store *inventory.Store, sockets Sockets) (*Daemon, error) {
 	d := &Daemon{Store: store, Images: images, config: o.Config, pki: pki, sockets: sockets, log: o.Logger,
 		ready: func() error { return nil }}
 	d.API, err = apiserver.New(apiserver.Config{
-		Etcd: store.Etcd(), Listener: sockets.API, Certificate: pki.Certificate, Key: pki.Key, ClientCA: pki.ClientCA, Logger: o.Logger,
+		Etcd: store.Etcd(), Transformer: store.Transformer, Checks: store.SealChecks(), Listener: sockets.API,
+		Certificate: pki.Certificate, Key: pki.Key, ClientCA: pki.ClientCA, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making the API server: %w", err)

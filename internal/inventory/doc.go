@@ -8,7 +8,7 @@
 // ways (durability, versions, one history) therefore lives here.
 //
 // The package must not know what a host goes through: no states, no policy, no validation of wishes. It opens one file in
-// the directory it is given, with the record's key and files beside, and nothing else.
+// the directory it is given and the key to the Secrets in it, with the record's key and its files beside, and nothing else.
 //
 // Every write is recorded in its own commit: who, what, why (recordnote.go). An act on the world is recorded before it is done
 // and after (Store.Act); package audit has the form of it.

@@ -22,7 +22,6 @@ import (
 	storeerrors "k8s.io/apiserver/pkg/storage/errors"
 	"k8s.io/apiserver/pkg/storage/etcd3"
 	"k8s.io/apiserver/pkg/storage/names"
-	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
 )
 
 // registry is the first part of every key, as in apiserver.
@@ -60,7 +59,7 @@ func objects[T Object](o *opener, k kind, make func() T) *Objects[T] {
 	store, err := etcd3.New(client, nil, c,
 		func() runtime.Object { return &record[T]{object: make()} },
 		func() runtime.Object { return &recordList[T]{} },
-		registry, k.prefix(), k.resource(), identity.NewEncryptCheckTransformer(),
+		registry, k.prefix(), k.resource(), o.store.sealer.of(k.resource()),
 		etcd3.NewDefaultLeaseManagerConfig(), etcd3.NewDefaultDecoder(c, versioner), versioner)
 	if err != nil && o.err == nil {
 		o.err = fmt.Errorf("making the store of %s: %w", k.plural, err)

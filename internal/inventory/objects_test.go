@@ -17,6 +17,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/storage/value"
 
 	"metald.io/metald/api/v1alpha1"
 )
@@ -162,7 +164,12 @@ func TestKeysAndNames(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
-	text := raw(t, s, "/registry/core/secrets/default/x")
+	const key = "/registry/core/secrets/default/x"
+	plain, _, err := s.Transformer(schema.GroupResource{Resource: "secrets"}).TransformFromStorage(ctx, []byte(raw(t, s, key)), value.DefaultContext(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(plain)
 	if !strings.HasPrefix(text, `{"kind":"Secret","apiVersion":"v1","metadata":{`) || !strings.Contains(text, `"data":{"password":"cA=="}`) || strings.Contains(text, "stringData") {
 		t.Errorf("stored Secret: %s", text)
 	}

@@ -35,6 +35,8 @@ type Options struct {
 	Now func() time.Time
 	// NoSync skips fsync: for tests only.
 	NoSync bool
+	// Encryption is the path of an EncryptionConfiguration; empty is the data directory's own, made at first.
+	Encryption string
 }
 
 // Store is the open inventory of a data directory.
@@ -43,6 +45,7 @@ type Store struct {
 	lock   *lock
 	logger *slog.Logger
 	now    func() time.Time
+	sealer *sealer
 	// recorder writes the record of what is done, see KeepRecord.
 	recorder *recorder
 	stores
@@ -78,7 +81,12 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("opening the inventory in %s: %w", dir, err)
 	}
 	s := &Store{engine: e, lock: l, logger: o.Logger, now: o.Now, recorder: r}
-	if err := s.open(); err != nil {
+	if s.sealer, err = openSealer(e.Client(), dir, o.Encryption); err == nil {
+		if err = s.open(); err != nil {
+			s.sealer.end()
+		}
+	}
+	if err != nil {
 		e.Close()
 		l.release()
 		return nil, fmt.Errorf("opening the inventory in %s: %w", dir, err)
@@ -95,6 +103,7 @@ func (s *Store) Fatal() <-chan error { return s.engine.Fatal() }
 // Close finishes the writes that were accepted, ends all watches and lets go of the file.
 func (s *Store) Close() error {
 	err := s.engine.Close()
+	s.sealer.end()
 	s.lock.release()
 	return err
 }
