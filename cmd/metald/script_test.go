@@ -182,7 +182,7 @@ func openDoor(t *testing.T) string {
 		t.Fatal(err)
 	}
 	server, err := apiserver.New(apiserver.Config{
-		Etcd: store.Etcd(), Listener: listener, Certificate: pki.Certificate, Key: pki.Key, ClientCA: pki.ClientCA,
+		Etcd: store.Etcd(), Transformer: store.Transformer, Listener: listener, Certificate: pki.Certificate, Key: pki.Key, ClientCA: pki.ClientCA,
 	})
 	if err != nil {
 		t.Fatal(err)

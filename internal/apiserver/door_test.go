@@ -167,7 +167,7 @@ func open(t *testing.T) *door {
 }
 
 // start starts a server and waits until it is ready.
-func start(t *testing.T, store *inventory.Store) *door {
+func start(t *testing.T, store *inventory.Store, more ...func(*apiserver.Config)) *door {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -175,9 +175,13 @@ func start(t *testing.T, store *inventory.Store) *door {
 	}
 	d := &door{store: store, authority: newAuthority(t), address: listener.Addr().String()}
 	certificate, key := d.authority.issue(t, "metald", x509.ExtKeyUsageServerAuth)
-	d.server, err = apiserver.New(apiserver.Config{
-		Etcd: store.Etcd(), Listener: listener, Certificate: certificate, Key: key, ClientCA: d.authority.pem(),
-	})
+	config := apiserver.Config{
+		Etcd: store.Etcd(), Transformer: store.Transformer, Listener: listener, Certificate: certificate, Key: key, ClientCA: d.authority.pem(),
+	}
+	for _, set := range more {
+		set(&config)
+	}
+	d.server, err = apiserver.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
