@@ -73,7 +73,7 @@ func TestDiscovery(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"/v1 configmaps", "/v1 events", "/v1 namespaces", "/v1 secrets", "coordination.k8s.io/v1 leases",
+		"/v1 configmaps", "/v1 events", "/v1 namespaces", "/v1 namespaces/finalize", "/v1 namespaces/status", "/v1 secrets", "coordination.k8s.io/v1 leases",
 		"apiextensions.k8s.io/v1 customresourcedefinitions", "apiextensions.k8s.io/v1 customresourcedefinitions/status",
 		"rbac.authorization.k8s.io/v1 roles", "rbac.authorization.k8s.io/v1 rolebindings",
 		"rbac.authorization.k8s.io/v1 clusterroles", "rbac.authorization.k8s.io/v1 clusterrolebindings",

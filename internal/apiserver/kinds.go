@@ -79,9 +79,15 @@ func prepareNamespace(object, old runtime.Object) {
 		namespace.Labels = map[string]string{}
 	}
 	namespace.Labels[corev1.LabelMetadataName] = namespace.Name
-	namespace.Spec = corev1.NamespaceSpec{}
 	namespace.Status = corev1.NamespaceStatus{Phase: corev1.NamespaceActive}
-	if old != nil && old.(*corev1.Namespace).DeletionTimestamp != nil {
+	if old == nil {
+		namespace.Spec = corev1.NamespaceSpec{Finalizers: []corev1.FinalizerName{corev1.FinalizerKubernetes}}
+		return
+	}
+	was := old.(*corev1.Namespace)
+	namespace.Spec = was.Spec
+	namespace.Status.Conditions = was.Status.Conditions
+	if was.DeletionTimestamp != nil {
 		namespace.Status.Phase = corev1.NamespaceTerminating
 	}
 }

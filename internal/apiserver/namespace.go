@@ -4,13 +4,10 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/client/v3/kubernetes"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
@@ -21,19 +18,17 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage"
+	storeerrors "k8s.io/apiserver/pkg/storage/errors"
+	"k8s.io/apiserver/pkg/util/dryrun"
 )
 
 // keptNamespaces exist from the first start on and cannot be deleted.
 var keptNamespaces = []string{"default", "kube-system", "metald"}
 
-// expendable resources do not keep a namespace: what they say is about objects that are gone.
-var expendable = []string{resourcePrefix(corev1.Resource("events"))}
-
-// namespaces serves Namespace. A namespace that still holds anything is not deleted: emptying it for the caller, as a
-// cluster does, would let go of every machine in it by one word.
+// namespaces serves Namespace. Deleting one marks it; the collector then empties it, and the last finalizer to go takes it away.
 type namespaces struct {
-	store  *genericregistry.Store
-	client *kubernetes.Client
+	store *genericregistry.Store
 }
 
 var (
@@ -42,52 +37,107 @@ var (
 	_ rest.StorageWithReadiness = (*namespaces)(nil)
 )
 
-// Delete implements rest.GracefulDeleter.
+// Delete implements rest.GracefulDeleter. The first time it only begins the end of the namespace; repeating it changes nothing.
 func (n *namespaces) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
 	resource := corev1.Resource("namespaces")
 	if slices.Contains(keptNamespaces, name) {
 		return nil, false, apierrors.NewForbidden(resource, name, fmt.Errorf("metald needs this namespace"))
 	}
-	if _, err := n.store.Get(ctx, name, &metav1.GetOptions{}); err != nil {
+	if options == nil {
+		options = metav1.NewDeleteOptions(0)
+	}
+	var preconditions storage.Preconditions
+	if p := options.Preconditions; p != nil {
+		preconditions = storage.Preconditions{UID: p.UID, ResourceVersion: p.ResourceVersion}
+	}
+	key, err := n.store.KeyFunc(ctx, name)
+	if err != nil {
 		return nil, false, err
 	}
-	held, err := n.contents(ctx, name)
+	out := n.store.New()
+	err = n.store.Storage.GuaranteedUpdate(ctx, key, out, false, &preconditions, storage.SimpleUpdate(func(existing runtime.Object) (runtime.Object, error) {
+		namespace := existing.(*corev1.Namespace)
+		if err := validate(ctx, existing.DeepCopyObject()); err != nil {
+			return nil, err
+		}
+		if namespace.DeletionTimestamp == nil {
+			now := metav1.Now()
+			namespace.DeletionTimestamp = &now
+			if len(namespace.Spec.Finalizers) == 0 { // one that an earlier version made
+				namespace.Spec.Finalizers = []corev1.FinalizerName{corev1.FinalizerKubernetes}
+			}
+		}
+		namespace.Status.Phase = corev1.NamespaceTerminating
+		return namespace, nil
+	}), dryrun.IsDryRun(options.DryRun), nil)
 	if err != nil {
-		return nil, false, apierrors.NewInternalError(err)
+		err = storeerrors.InterpretDeleteError(storeerrors.InterpretGetError(err, resource, name), resource, name)
+		return nil, false, err
 	}
-	if len(held) > 0 {
-		return nil, false, apierrors.NewConflict(resource, name, fmt.Errorf("it still holds %s: delete them first", strings.Join(held, ", ")))
-	}
-	return n.store.Delete(ctx, name, validate, options)
+	return out, false, nil
 }
 
-// contents counts what lies in a namespace, as "3 baremetalhosts.metal3.io". It reads keys and no values: a key with a
-// namespace has one segment more than a key without.
-func (n *namespaces) contents(ctx context.Context, namespace string) ([]string, error) {
-	found, err := n.client.KV.Get(ctx, storagePrefix+"/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
-	if err != nil {
-		return nil, fmt.Errorf("listing the keys of namespace %s: %w", namespace, err)
-	}
-	counts := map[string]int{}
-	for _, pair := range found.Kvs {
-		parts := strings.Split(strings.TrimPrefix(string(pair.Key), storagePrefix+"/"), "/")
-		if len(parts) != 4 || parts[2] != namespace || slices.Contains(expendable, parts[0]+"/"+parts[1]) {
-			continue
-		}
-		kind := parts[1]
-		if parts[0] != coreGroup {
-			kind += "." + parts[0]
-		}
-		counts[kind]++
-	}
-	var held []string
-	for _, kind := range slices.Sorted(maps.Keys(counts)) {
-		held = append(held, fmt.Sprintf("%d %s", counts[kind], kind))
-	}
-	return held, nil
+// namespacePart serves a subresource of namespaces: a PUT of it changes one part of the object and nothing else.
+type namespacePart struct {
+	store *genericregistry.Store
 }
 
-// DeleteCollection implements rest.CollectionDeleter by a refusal: see namespaces.
+var (
+	_ rest.Updater = namespacePart{}
+	_ rest.Getter  = namespacePart{}
+)
+
+// part is a subresource that keeps what prepare keeps.
+func (n *namespaces) part(prepare func(object, old runtime.Object)) namespacePart {
+	store := *n.store
+	store.UpdateStrategy = newStrategy(false, rules{prepare: prepare, validate: validateNamespace})
+	return namespacePart{&store}
+}
+
+// subresources are /status, whose writer says what the end of a namespace waits for, and /finalize, which lets go of it.
+func (n *namespaces) subresources() map[string]rest.Storage {
+	return map[string]rest.Storage{
+		"namespaces/status": n.part(func(object, old runtime.Object) {
+			is, was := object.(*corev1.Namespace), old.(*corev1.Namespace)
+			conditions := is.Status.Conditions
+			keepNamespace(is, was)
+			is.Status.Conditions = conditions
+		}),
+		"namespaces/finalize": n.part(func(object, old runtime.Object) {
+			is, was := object.(*corev1.Namespace), old.(*corev1.Namespace)
+			finalizers := is.Spec.Finalizers
+			keepNamespace(is, was)
+			is.Spec.Finalizers = finalizers
+		}),
+	}
+}
+
+// keepNamespace takes all from the namespace as it was but the version that its writer has seen.
+func keepNamespace(is, was *corev1.Namespace) {
+	version, managed := is.ResourceVersion, is.ManagedFields
+	was.DeepCopyInto(is)
+	is.ResourceVersion, is.ManagedFields = version, managed
+}
+
+// namespaceEmptied holds a namespace that is being deleted until nobody's finalizer is left in its spec.
+func namespaceEmptied(_ context.Context, _ string, object, _ runtime.Object) bool {
+	return len(object.(*corev1.Namespace).Spec.Finalizers) == 0
+}
+
+func (p namespacePart) New() runtime.Object { return p.store.New() }
+func (namespacePart) Destroy()              {} // the registry itself does it
+
+// Get implements rest.Getter.
+func (p namespacePart) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
+	return p.store.Get(ctx, name, options)
+}
+
+// Update implements rest.Updater.
+func (p namespacePart) Update(ctx context.Context, name string, object rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	return p.store.Update(ctx, name, object, create, update, false, options)
+}
+
+// DeleteCollection implements rest.CollectionDeleter by a refusal, as Kubernetes does: one word is not to end everything.
 func (n *namespaces) DeleteCollection(context.Context, rest.ValidateObjectFunc, *metav1.DeleteOptions, *metainternalversion.ListOptions) (runtime.Object, error) {
 	return nil, apierrors.NewMethodNotSupported(corev1.Resource("namespaces"), "deletecollection")
 }
@@ -152,7 +202,14 @@ func (l *lifecycle) Validate(ctx context.Context, attributes admission.Attribute
 		return err
 	}
 	if namespace := object.(*corev1.Namespace); namespace.DeletionTimestamp != nil {
-		return admission.NewForbidden(attributes, fmt.Errorf("namespace %s is being deleted", name))
+		refusal := admission.NewForbidden(attributes, fmt.Errorf("namespace %s is being deleted", name))
+		var status *apierrors.StatusError
+		if errors.As(refusal, &status) { // controllers look for this cause, and stop trying
+			status.ErrStatus.Details.Causes = append(status.ErrStatus.Details.Causes, metav1.StatusCause{
+				Type: corev1.NamespaceTerminatingCause, Message: "namespace " + name + " is being deleted", Field: "metadata.namespace",
+			})
+		}
+		return refusal
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -39,33 +40,6 @@ func TestNamespaces(t *testing.T) {
 			t.Errorf("creating a ConfigMap: got %v, want the namespace NotFound", err)
 		}
 	})
-	t.Run("one that holds something is not deleted", func(t *testing.T) {
-		inside := client.Resource(hosts).Namespace(namespace)
-		for _, name := range []string{"n1", "n2"} {
-			if _, err := inside.Create(t.Context(), hostNamed(t, namespace, name), metav1.CreateOptions{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		event := object(t, `{apiVersion: v1, kind: Event, metadata: {name: a}, involvedObject: {kind: BareMetalHost, namespace: `+namespace+`, name: n1}}`)
-		if _, err := client.Resource(events).Namespace(namespace).Create(t.Context(), event, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		err := all.Delete(t.Context(), namespace, metav1.DeleteOptions{})
-		if !apierrors.IsConflict(err) || !strings.Contains(err.Error(), "2 baremetalhosts.metal3.io") || strings.Contains(err.Error(), "events") {
-			t.Errorf("got %v, want a conflict that counts the 2 hosts and no Event", err)
-		}
-		for _, name := range []string{"n1", "n2"} {
-			if err := inside.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := all.Delete(t.Context(), namespace, metav1.DeleteOptions{}); err != nil {
-			t.Errorf("deleting it when only an Event is left: %v", err)
-		}
-		if _, err := all.Get(t.Context(), namespace, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			t.Errorf("reading it afterwards: got %v, want NotFound", err)
-		}
-	})
 	t.Run("one that is being deleted takes nothing", func(t *testing.T) {
 		name := namespace + "-held"
 		held := object(t, `{apiVersion: v1, kind: Namespace, metadata: {name: `+name+`, finalizers: [example.org/hold]}}`)
@@ -78,6 +52,9 @@ func TestNamespaces(t *testing.T) {
 		_, err := client.Resource(hosts).Namespace(name).Create(t.Context(), hostNamed(t, name, "n1"), metav1.CreateOptions{})
 		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "is being deleted") {
 			t.Errorf("got %v, want Forbidden because it is being deleted", err)
+		}
+		if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+			t.Errorf("got %#v, want the cause that controllers look for", err)
 		}
 	})
 }

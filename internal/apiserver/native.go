@@ -4,6 +4,7 @@ package apiserver
 
 import (
 	"fmt"
+	"maps"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -175,7 +176,10 @@ func installNative(server *genericapiserver.GenericAPIServer, options *backend, 
 		switch {
 		case kind.kind == "Namespace":
 			namespaceStore = store
-			resources[kind.version][kind.plural] = &namespaces{store: store, client: options.client}
+			store.ShouldDeleteDuringUpdate = namespaceEmptied
+			registry := &namespaces{store: store}
+			resources[kind.version][kind.plural] = registry
+			maps.Copy(resources[kind.version], registry.subresources())
 		case kind.version == rbacv1.SchemeGroupVersion:
 			resources[kind.version][kind.plural] = access.guard(store)
 		default:
