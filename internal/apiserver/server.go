@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -44,6 +45,10 @@ type Config struct {
 	Certificate, Key []byte
 	// ClientCA is the authorities of client certificates, in PEM. A certificate's O is a group, its CN a user.
 	ClientCA []byte
+	// Extra is served beside the API, by path: what only some may ask of the daemon. Who may is said by nonResourceURLs.
+	Extra map[string]http.Handler
+	// AuditLog gets a line of JSON for each request (audit.k8s.io/v1), without any body; nil is no log.
+	AuditLog io.Writer
 	Logger   *slog.Logger
 }
 
@@ -80,6 +85,7 @@ func New(config Config) (*Server, error) {
 	}
 	gate.namespaces = store
 	front.ShutdownTimeout = shutdownGrace
+	serveExtra(front, config.Extra)
 
 	s := &Server{front: front, custom: custom, access: access, ready: make(chan struct{}), logger: config.Logger}
 	if s.logger == nil {
@@ -104,6 +110,7 @@ func frontConfig(config Config, native *backend, gate *lifecycle, access *access
 		return nil, err
 	}
 	c.Authorization.Authorizer, c.RuleResolver = access, access
+	observe(c, config)
 	c.EffectiveVersion = effectiveVersion()
 	c.RESTOptionsGetter = native
 	c.AdmissionControl = gate
