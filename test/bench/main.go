@@ -34,6 +34,8 @@ type benchmark struct {
 // benchmarks by their id. Those that share a rack run in one go.
 var benchmarks = []benchmark{
 	{"P9", "writing an image to a block device, over curl | zstd -d | dd oflag=direct", false, writeDisk},
+	{"P13", "durable writes of 2 KB by 64 writers, creates and read-modify-writes (P13u), over etcd", false, durableWrites},
+	{"P14", "events delivered to 1,000 watchers a second of CPU, over etcd", false, watching},
 	{"P16", "power-on to Ready over the hand-driven floor, emulated machine, diskless", true, firstBoot},
 	{"P19", "p95 of what metald adds to a host's way from import to Ready, in seconds, over the goal of 60", true, overhead},
 	{"P18", "size of the ramdisk in MiB, over the goal of 40", true, ramdiskSize},

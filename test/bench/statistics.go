@@ -43,3 +43,12 @@ func percentile(values []float64, p int) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[(len(sorted)*p+99)/100-1]
 }
+
+// trimmed is the values without the best and the worst, where there are enough.
+func trimmed(values []float64) []float64 {
+	if len(values) < 5 {
+		return values
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[1 : len(sorted)-1]
+}
