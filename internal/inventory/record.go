@@ -51,9 +51,19 @@ func WithAct(ctx context.Context, host string, act audit.Act) context.Context {
 	return context.WithValue(ctx, saidKey{}, s)
 }
 
-// Record records an act by itself and returns the number of its entry when that is durable.
+// WithHost returns a context whose writes and acts are recorded as being about this host, as namespace/name.
+func WithHost(ctx context.Context, host string) context.Context {
+	s := saidIn(ctx)
+	s.host = host
+	return context.WithValue(ctx, saidKey{}, s)
+}
+
+// Record records an act by itself, of the given host or else of the context's, and returns the number of its entry when that is durable.
 func (s *Store) Record(ctx context.Context, host string, act audit.Act) (uint64, error) {
 	say := saidIn(ctx)
+	if host == "" {
+		host = say.host
+	}
 	payload, err := audit.Record{
 		Time: s.now(), Actor: say.actor, Request: say.request, Host: host, Reason: say.reason, Act: &act,
 	}.Encode()

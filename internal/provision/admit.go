@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/inventory"
 )
 
 // Claimant is the host that a machine claims to be, and what it must show for it.
@@ -118,6 +119,7 @@ type Caller struct {
 func (m *Mind) Next(ctx context.Context, c Caller) (v1alpha1.Order, error) {
 	host, epoch := c.Host, c.Epoch
 	key := host.Namespace + "/" + host.Name
+	ctx = inventory.WithHost(ctx, key)
 	for {
 		changed := m.wakes.wait(key)
 		order := v1alpha1.Order{Message: v1alpha1.Message{HostUID: host.UID, Epoch: epoch, Step: v1alpha1.WaitStep}}

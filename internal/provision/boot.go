@@ -85,11 +85,11 @@ func (s *step) start(ctx context.Context, kind metal3.ErrorType, c *session, ans
 			return s.bmcTrouble(ctx, kind, fmt.Errorf("asking how the machine boots from the network: %w", err))
 		}
 	}
-	if err := c.SetOneTimeBoot(ctx, from); err != nil {
+	if err := s.bootOnce(ctx, c, from); err != nil {
 		return s.bmcTrouble(ctx, kind, fmt.Errorf("setting one-time boot to %s: %w", from, err))
 	}
 	s.log.Info("switching on", "host", s.key, "state", string(s.state()), "reason", "to boot the "+answer, "epoch", s.epoch())
-	if err := c.Switch(ctx, bmc.PowerOn); err != nil {
+	if err := s.power(ctx, c, bmc.PowerOn); err != nil {
 		return s.bmcTrouble(ctx, kind, fmt.Errorf("switching on: %w", err))
 	}
 	c.power = ""

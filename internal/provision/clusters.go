@@ -132,7 +132,7 @@ func (m *Mind) connect(ctx context.Context, key string, kc *v1alpha1.KubernetesC
 			return "", "", err
 		}
 		fctx, cancel := context.WithCancel(context.Background())
-		f = &connection{cluster: c, version: stamp, cancel: cancel, nodes: map[string]cluster.NodeState{}}
+		f = &connection{cluster: witnessed{c, m.Store, key}, version: stamp, cancel: cancel, nodes: map[string]cluster.NodeState{}}
 		m.follows.set(key, f)
 		go func() {
 			if err := c.Follow(fctx, &follower{Mind: m, key: key, connection: f}); err != nil && !errors.Is(err, context.Canceled) {
@@ -201,6 +201,7 @@ func (f *follower) Request(r cluster.CSR) {
 		return // not one of ours: others may approve it
 	}
 	key := ns + "/" + r.NodeName
+	ctx = inventory.WithHost(ctx, key)
 	err = f.connection.cluster.Approve(ctx, r.Name, cluster.Expected{NodeName: r.NodeName, TokenID: r.TokenID})
 	if err != nil {
 		f.log.Warn("refusing a certificate request", "host", key, "csr", r.Name, "err", err)

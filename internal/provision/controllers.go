@@ -151,7 +151,7 @@ func (s *step) controller(ctx context.Context) (*session, error) {
 		s.bmcs.drop(s.key)
 	}
 	target.Stale = s.staleSession(ctx)
-	c, err := s.BMCs.Dial(ctx, target)
+	c, err := s.dial(ctx, target)
 	if errors.Is(err, bmc.ErrCredentials) {
 		s.noteCredentials(secret, false)
 	}

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/inventory"
 )
 
 // cleaningDisabled is the mode in which nothing is erased.
@@ -60,8 +61,11 @@ func (s *step) beginErase(ctx context.Context, mode string) outcome {
 			return out
 		}
 	}
+	now := metav1.NewTime(s.now())
+	if mode != cleaningDisabled && !nothing {
+		ctx = inventory.WithAct(ctx, s.key, erasing(v1alpha1.Erase{Mode: mode, Begun: now}, s.epoch()))
+	}
 	p, err := s.Store.Progresses().Update(ctx, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
-		now := metav1.NewTime(s.now())
 		p.Status.Erase = &v1alpha1.Erase{Mode: mode, Begun: now}
 		if mode == cleaningDisabled || nothing {
 			p.Status.Erase.Ended, p.Status.Erase.OK = &now, nothing
@@ -96,8 +100,10 @@ func (s *step) endErase(ctx context.Context, r v1alpha1.StepResult) (done bool, 
 	for _, d := range r.Erased {
 		ok = ok && d.OK
 	}
-	err := s.changeErase(ctx, func(e *v1alpha1.Erase) {
-		now := metav1.NewTime(s.now())
+	now := metav1.NewTime(s.now())
+	ended := *s.Progress.Status.Erase
+	ended.Ended, ended.OK, ended.Drives = &now, ok, r.Erased
+	err := s.changeErase(inventory.WithAct(ctx, s.key, erasing(ended, s.epoch())), func(e *v1alpha1.Erase) {
 		e.Ended, e.OK, e.Drives = &now, ok, r.Erased
 	})
 	if err == nil {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/inventory"
 )
 
 // step is one look at one host: what is known, and the means to act.
@@ -45,6 +46,7 @@ var handlers = map[State]func(*step, context.Context) outcome{
 // host takes one step with one host and answers when to look again.
 func (m *Mind) host(ctx context.Context, key string) (time.Duration, error) {
 	ns, name, _ := strings.Cut(key, "/")
+	ctx = inventory.WithHost(ctx, key)
 	s, err := m.view(ctx, ns, name)
 	if apierrors.IsNotFound(err) {
 		m.bmcs.drop(key)

@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/inventory"
+	"metald.io/metald/internal/inventory/audit"
 )
 
 // stepPatience is how long an agent may work on a long step without a sign of getting on.
@@ -42,12 +44,14 @@ func (s *step) install(ctx context.Context) (written bool, out outcome) {
 	case !ended:
 		return false, s.awaitsStep(ctx, "Installing", fmt.Sprintf("the agent to write the image to %s", diskName(i.Disk)))
 	case !r.OK:
-		if err := s.dropOrder(ctx); err != nil {
+		act := writing(s.Progress.Status.Deployment, audit.Failed, r.Message, s.epoch())
+		if err := s.dropOrder(inventory.WithAct(ctx, s.key, act)); err != nil {
 			return false, failed(metal3.ProvisioningError, err)
 		}
 		return false, failed(metal3.ProvisioningError, errors.New("writing the image: "+r.Message))
 	}
-	p, err := s.Store.Progresses().Update(ctx, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
+	acted := inventory.WithAct(ctx, s.key, writing(s.Progress.Status.Deployment, audit.Done, "", s.epoch()))
+	p, err := s.Store.Progresses().Update(acted, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
 		now := metav1.NewTime(s.now())
 		if d := p.Status.Deployment; d != nil && d.Install != nil && d.Install.ID == i.ID {
 			d.Install.Written, d.Install.Epoch = &now, p.Status.Epoch
@@ -72,6 +76,7 @@ func (s *step) allowWrite(ctx context.Context) outcome {
 			return out
 		}
 	}
+	ctx = inventory.WithAct(ctx, s.key, writing(s.Progress.Status.Deployment, audit.Intent, "", s.epoch()))
 	p, err := s.Store.Progresses().Update(ctx, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
 		now := metav1.NewTime(s.now())
 		if d := p.Status.Deployment; d != nil && d.Install != nil {
@@ -138,6 +143,9 @@ func (s *step) installPlan(ctx context.Context) (*v1alpha1.InstallPlan, error) {
 	if raw := d.Install.Raw; raw != nil {
 		plan.Raw = &v1alpha1.RawImage{URL: raw.URL, Checksum: raw.Checksum, ChecksumType: raw.ChecksumType}
 		drive, err := s.configDrive(ctx)
+		if err == nil && len(drive) > 0 {
+			err = s.released(ctx, "config drive", diskName(d.Install.Disk), "plan "+d.Install.ID)
+		}
 		plan.Raw.ConfigDrive = drive
 		return plan, err
 	}

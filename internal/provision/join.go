@@ -57,6 +57,9 @@ func (s *step) release(ctx context.Context, bootID, nodeIP string) (*v1alpha1.Jo
 	if err != nil {
 		return nil, err
 	}
+	if err := s.released(ctx, "join seed", d.Cluster, "token "+grant.TokenID+", boot "+bootID); err != nil {
+		return nil, err
+	}
 	s.log.Info("released a join seed", "host", s.key, "epoch", s.epoch(), "token", grant.TokenID)
 	s.tell(ctx, "Normal", "SeedReleased", fmt.Sprintf("bootstrap credential %s for epoch %d, expires %s", grant.TokenID, s.epoch(),
 		grant.Expires.UTC().Format("15:04:05Z")))

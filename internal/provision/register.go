@@ -239,7 +239,7 @@ func (s *step) switchOff(ctx context.Context, c *session, why string) outcome {
 		return out
 	}
 	s.log.Info("switching off", "host", s.key, "state", string(s.state()), "reason", why)
-	if err := c.Switch(ctx, bmc.ForceOff); err != nil {
+	if err := s.power(ctx, c, bmc.ForceOff); err != nil {
 		return s.bmcTrouble(ctx, metal3.PowerManagementError, fmt.Errorf("switching off: %w", err))
 	}
 	for range 10 {
@@ -265,7 +265,7 @@ func (s *step) switchOn(ctx context.Context, c *session, why string) outcome {
 		return out
 	}
 	s.log.Info("switching on", "host", s.key, "state", string(s.state()), "reason", why)
-	if err := c.Switch(ctx, bmc.PowerOn); err != nil {
+	if err := s.power(ctx, c, bmc.PowerOn); err != nil {
 		return s.bmcTrouble(ctx, metal3.PowerManagementError, fmt.Errorf("switching on: %w", err))
 	}
 	c.power = ""
