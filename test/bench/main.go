@@ -34,6 +34,7 @@ type benchmark struct {
 // benchmarks by their id. Those that share a rack run in one go.
 var benchmarks = []benchmark{
 	{"P9", "writing an image to a block device, over curl | zstd -d | dd oflag=direct", false, writeDisk},
+	{"P12", "GET p99, LIST of 5,000 hosts (P12l) and memory (P12m), over kube-apiserver and etcd", false, apiReads},
 	{"P13", "durable writes of 2 KB by 64 writers, creates and read-modify-writes (P13u), over etcd", false, durableWrites},
 	{"P14", "events delivered to 1,000 watchers a second of CPU, over etcd", false, watching},
 	{"P16", "power-on to Ready over the hand-driven floor, emulated machine, diskless", true, firstBoot},
