@@ -28,7 +28,9 @@ func TestAllows(t *testing.T) {
 	read := func(resource, sub, name string) authorizer.AttributesRecord {
 		return authorizer.AttributesRecord{ResourceRequest: true, Verb: "get", APIGroup: "metal3.io", Resource: resource, Subresource: sub, Name: name}
 	}
-	path := func(path string) authorizer.AttributesRecord { return authorizer.AttributesRecord{Verb: "get", Path: path} }
+	path := func(path string) authorizer.AttributesRecord {
+		return authorizer.AttributesRecord{Verb: "get", Path: path}
+	}
 	for name, test := range map[string]struct {
 		rule    string
 		request authorizer.AttributesRecord
