@@ -164,7 +164,8 @@ type Daemon struct {
 	tftp    *pxe.TFTP
 	log     *slog.Logger
 	// ready is called once everything is served.
-	ready func() error
+	ready  func() error
+	apiLog *apiLog
 }
 
 // New puts the rooms together over a store and sockets that are open.
@@ -181,10 +182,12 @@ func New(o Options, store *inventory.Store, sockets Sockets) (*Daemon, error) {
 		return nil, fmt.Errorf("opening the image store: %w", err)
 	}
 	d := &Daemon{Store: store, Images: images, config: o.Config, pki: pki, sockets: sockets, log: o.Logger,
-		ready: func() error { return nil }}
+		ready:  func() error { return nil },
+		apiLog: &apiLog{path: filepath.Join(o.DataDir, "audit", "api.log"), most: apiLogBytes, keep: apiLogFiles}}
 	d.API, err = apiserver.New(apiserver.Config{
 		Etcd: store.Etcd(), Transformer: store.Transformer, Checks: store.SealChecks(), Listener: sockets.API,
 		Certificate: pki.Certificate, Key: pki.Key, ClientCA: pki.ClientCA, Logger: o.Logger,
+		Extra: AuditPaths(store, o.Logger), AuditLog: d.apiLog,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making the API server: %w", err)
@@ -238,6 +241,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 			return fmt.Errorf("writing the inventory, nothing more is acknowledged: %w", err)
 		}
 	})
+	g.Go(func() error { return d.Store.KeepRecord(ctx) })
 	g.Go(func() error { return d.Mind.Run(ctx) })
 	for i, server := range d.dhcp {
 		g.Go(func() error {
@@ -273,7 +277,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 		d.log.Info("ready", "api", d.config.ServerURL(), "agents", d.config.Agents.URL, "boot", d.config.Boot.URL, "dhcp", len(d.dhcp))
 		return d.ready()
 	})
-	err := g.Wait()
+	err := errors.Join(g.Wait(), d.apiLog.Close())
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/rest"
 )
 
@@ -66,6 +68,9 @@ func peer(conn net.Conn) (uint32, error) {
 	return cred.Uid, nil
 }
 
+// localRoot is who comes through the local socket, to the API.
+const localRoot = "metald:root"
+
 // adminProxy carries the local socket's requests to the API with the daemon's own credentials.
 func adminProxy(loopback *rest.Config) http.Handler {
 	target, _, err := rest.DefaultServerUrlFor(loopback)
@@ -82,6 +87,11 @@ func adminProxy(loopback *rest.Config) http.Handler {
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = target.Scheme, target.Host, target.Host
+			// What root does is not recorded as the daemon's own doing.
+			if len(r.Out.Header.Values(authenticationv1.ImpersonateUserHeader)) == 0 {
+				r.Out.Header.Set(authenticationv1.ImpersonateUserHeader, localRoot)
+				r.Out.Header.Set(authenticationv1.ImpersonateGroupHeader, user.SystemPrivilegedGroup)
+			}
 		},
 		FlushInterval: -1, // watches
 	}
