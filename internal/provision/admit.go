@@ -130,7 +130,15 @@ func (m *Mind) Next(ctx context.Context, c Caller) (v1alpha1.Order, error) {
 		if string(s.Host.UID) != host.UID || s.epoch() != epoch {
 			return order, nil // the desk's fence says the rest
 		}
-		switch nextOrder(s.View, c.Mode, c.BootID) {
+		stale, _, err := s.stale(ctx)
+		if err != nil {
+			return order, err
+		}
+		do := v1alpha1.WaitStep
+		if !stale {
+			do = nextOrder(s.View, c.Mode, c.BootID)
+		}
+		switch do {
 		case v1alpha1.InspectStep:
 			order.Step = v1alpha1.InspectStep
 			return order, nil

@@ -100,7 +100,11 @@ func (s *step) start(ctx context.Context, kind metal3.ErrorType, c *session, ans
 func (s *step) order(ctx context.Context, answer, digest string) error {
 	p, err := s.Store.Progresses().Update(ctx, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
 		now := s.now()
-		p.Status.Epoch++
+		next, err := s.nextEpoch(p.Status.Epoch)
+		if err != nil {
+			return err
+		}
+		p.Status.Epoch = next
 		p.Status.Power = &v1alpha1.PowerLease{Owner: "provision", Reason: "to boot the " + answer, Epoch: p.Status.Epoch, Since: metav1.NewTime(now)}
 		p.Status.Boot = &v1alpha1.BootOrder{Answer: answer, Digest: digest, Epoch: p.Status.Epoch,
 			Ordered: metav1.NewTime(now), Deadline: metav1.NewTime(now.Add(s.Limits.Boot))}

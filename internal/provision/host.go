@@ -100,6 +100,9 @@ func (s *step) act(ctx context.Context) outcome {
 			fmt.Errorf("%s has the same boot MAC address, system UUID, TPM or serial number", twins),
 			"correct bootMACAddress of one of them, or delete it; neither is touched until then")
 	}
+	if out, held := s.observeAgain(ctx); held {
+		return out
+	}
 	work, ok := handlers[state]
 	if !ok {
 		return stuck(metal3.RegistrationError, "UnknownState", fmt.Errorf("state %q is not one that metald knows", state),

@@ -122,6 +122,8 @@ type Mind struct {
 	everythingPaused atomic.Bool
 	acts             acts
 	slots            slots
+	restore          restore
+	observations     sync.Map // UID of a host -> the restore since which it was seen
 	sighting         *sightings
 	synced           chan struct{}
 }

@@ -57,7 +57,10 @@ func (m *Mind) pausedBy(h *metal3.BareMetalHost) string {
 }
 
 // taken answers whether a person allows a machine that was found running to be switched.
-func (v View) taken() bool { return v.Host.Annotations[v1alpha1.TakenAnnotation] != "" }
+func (v View) taken() bool { return v.takenBy() != "" }
+
+// takenBy is who allowed it, and why.
+func (v View) takenBy() string { return v.Host.Annotations[v1alpha1.TakenAnnotation] }
 
 // mayTouch answers whether metald may end what runs on the machine: it started it itself, or a person gave it over.
 func (v View) mayTouch() bool { return v.epoch() > 0 || v.taken() }

@@ -31,6 +31,7 @@ import (
 type world struct {
 	t     *testing.T
 	store *inventory.Store
+	dir   string               // the store's
 	mind  atomic.Pointer[Mind] // a restart replaces it under a running agent
 	down  atomic.Bool          // between two minds nobody answers firmware
 	rack  *rack
@@ -51,11 +52,12 @@ const pollLeast = time.Second
 // inWorld runs a test in fake time.
 func inWorld(t *testing.T, play func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
-		store, err := inventory.Open(t.TempDir(), inventory.Options{NoSync: true})
+		dir := t.TempDir()
+		store, err := inventory.Open(dir, inventory.Options{NoSync: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &world{t: t, store: store, plane: newPlane(), cap: -1}
+		w := &world{t: t, store: store, dir: dir, plane: newPlane(), cap: -1}
 		w.rack = &rack{world: w, password: "right", pin: "aa" + hex64[2:], uuid: testUUID, ek: "ee" + hex64[2:]}
 		w.start()
 		defer func() {
@@ -64,7 +66,7 @@ func inWorld(t *testing.T, play func(w *world)) {
 			w.rack.mu.Unlock()
 			w.stop()
 			time.Sleep(time.Minute) // the agent's last poll
-			if err := store.Close(); err != nil {
+			if err := w.store.Close(); err != nil {
 				t.Error(err)
 			}
 		}()
@@ -420,7 +422,14 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 	r.say(c.Host, func(a *v1alpha1.AgentFacts) {
 		*a = v1alpha1.AgentFacts{FirstSeen: ptrNow(), Slot: hello.Slot, Mode: hello.Mode, BootID: hello.BootID, Epoch: c.Epoch, Proof: "tpm", EKSHA256: r.ek, Facts: a.Facts, Inspected: a.Inspected}
 	})
+	mind := r.mind.Load()
 	for r.alive(boot) {
+		if now := r.mind.Load(); now != mind { // a daemon that was restarted knows no session: a new one is opened
+			if again := now.Identify(hello, r.ek); again.Known && again.Refuse == nil {
+				mind = now
+				r.say(c.Host, func(a *v1alpha1.AgentFacts) { a.LastSeen = ptrNow() })
+			}
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		order, err := r.mind.Load().Next(ctx, Caller{Host: c.Host, Epoch: c.Epoch, Mode: hello.Mode, BootID: hello.BootID, IP: "172.22.0.9"})
 		cancel()

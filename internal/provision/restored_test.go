@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provision
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
+
+	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/inventory"
+)
+
+func (w *world) backup() []byte {
+	w.t.Helper()
+	var b bytes.Buffer
+	if _, err := w.store.Backup(context.Background(), &b); err != nil {
+		w.t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// restoreFrom ends the mind, puts a backup in the store's place, and begins another mind over it.
+func (w *world) restoreFrom(backup []byte) {
+	w.t.Helper()
+	w.stop()
+	if err := w.store.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := inventory.Restore(context.Background(), w.dir, bytes.NewReader(backup), time.Now()); err != nil {
+		w.t.Fatal(err)
+	}
+	store, err := inventory.Open(w.dir, inventory.Options{NoSync: true})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.store = store
+	w.start()
+}
+
+// A host that the backup knows as it runs goes on running: its agent is believed, and nothing is switched.
+func TestRestoredHostGoesOnRunning(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.enrol()
+		w.pool()
+		w.until("provisioned", 10*time.Minute, inState(metal3.StateProvisioned))
+		backup, before := w.backup(), w.progress().Epoch
+		_, boots := w.rack.running()
+		offs := w.rack.offs
+		time.Sleep(time.Hour)
+		w.restoreFrom(backup)
+		time.Sleep(2 * time.Hour)
+		on, again := w.rack.running()
+		if !on || again != boots || w.rack.offs != offs || w.progress().Epoch != before {
+			t.Errorf("on %v, %d boots, %d offs, epoch %d; want it left running, with %d, %d, %d", on, again, w.rack.offs, w.progress().Epoch, boots, offs, before)
+		}
+		if !inState(metal3.StateProvisioned)(w.host()) || w.progress().Waiting != nil {
+			t.Errorf("state %q, waits for %+v; want provisioned", w.host().Status.Provisioning.State, w.progress().Waiting)
+		}
+		// The next boot is beyond all epochs that there may have been.
+		w.rack.unplug()
+		w.until("a new epoch", 10*time.Minute, func(*metal3.BareMetalHost) bool { return w.progress().Epoch > time.Now().Add(-24*time.Hour).Unix() })
+		w.until("it runs again", 10*time.Minute, inState(metal3.StateProvisioned))
+	})
+}
+
+// A host that was free when the backup was made, and runs now, is not touched until a person says that it may be, or it is
+// off.
+func TestRestoredHostThatRunsIsNotTouched(t *testing.T) {
+	for _, end := range []string{"taken", "switched off", "deleted"} {
+		t.Run(end, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.enrol(func(h *metal3.BareMetalHost) {
+					h.Annotations = map[string]string{v1alpha1.TakenAnnotation: "ops: long ago"}
+				})
+				w.until("available", 10*time.Minute, inState(metal3.StateAvailable))
+				time.Sleep(5 * time.Minute)
+				backup := w.backup()
+				w.pool()
+				w.until("provisioned", 10*time.Minute, inState(metal3.StateProvisioned))
+				given := w.progress().Epoch
+				_, boots := w.rack.running()
+				offs := w.rack.offs
+				w.restoreFrom(backup)
+				w.until("hold", 10*time.Minute, waitsFor("RestoredHostRunning", w))
+				w.pool() // who wants it must wait too
+				time.Sleep(3 * time.Hour)
+				if on, again := w.rack.running(); !on || again != boots || w.rack.offs != offs {
+					t.Fatalf("on %v, %d boots, %d offs; want it left running, with %d and %d", on, again, w.rack.offs, boots, offs)
+				}
+				switch end {
+				case "taken":
+					if _, err := w.store.Hosts().Update(context.Background(), "default", "n1", func(h *metal3.BareMetalHost) error {
+						h.Annotations[v1alpha1.TakenAnnotation] = "ops: it may go"
+						return nil
+					}); err != nil {
+						t.Fatal(err)
+					}
+				case "switched off":
+					w.rack.unplug()
+				case "deleted":
+					if err := w.store.Hosts().Delete(context.Background(), "default", "n1"); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(30 * time.Minute)
+					if _, err := w.store.Hosts().Get(context.Background(), "default", "n1"); err == nil {
+						t.Errorf("it is still there, and waits for %+v", w.progress().Waiting)
+					}
+					if on, _ := w.rack.running(); !on || w.rack.offs != offs {
+						t.Error("it was switched off while it was let go")
+					}
+					return
+				}
+				w.until("provisioned", 20*time.Minute, inState(metal3.StateProvisioned))
+				if got := w.progress().Epoch; got <= given+1 {
+					t.Errorf("epoch %d after the restore, %d was given out before it", got, given)
+				}
+			})
+		})
+	}
+}
+
+// Another machine behind the BMC's address, or none, is not the one that the inventory speaks of.
+func TestRestoredHostMustBeTheSame(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.enrol()
+		w.until("available", 10*time.Minute, inState(metal3.StateAvailable))
+		time.Sleep(5 * time.Minute)
+		backup := w.backup()
+		w.rack.mu.Lock()
+		w.rack.uuid = "99999999-2222-3333-4444-555555555555"
+		w.rack.mu.Unlock()
+		w.restoreFrom(backup)
+		w.pool()
+		w.until("refusal", 10*time.Minute, waitsFor("IdentityChanged", w))
+		_, boots := w.rack.running()
+		time.Sleep(time.Hour)
+		if _, again := w.rack.running(); again != boots {
+			t.Error("another machine was switched on")
+		}
+	})
+}
