@@ -7,8 +7,10 @@
 // the one for custom resources.
 //
 // It stores wishes and shows facts; it never decides. It must not know what a host, a BMC or an agent is: no kind of
-// metald's is named in its code, only in the YAML below crds/. It opens no socket: the listener is given to it.
+// metald's is named in its code, only in the YAML below crds/ and the rules below metal3/. It opens no socket: the listener
+// is given to it.
 //
 // Start reading at New in server.go, then storage.go (how the stock store meets the inventory), native.go (the
-// compiled-in kinds), definitions.go (how the CustomResourceDefinitions come up).
+// compiled-in kinds), definitions.go (how the CustomResourceDefinitions come up), collect.go (what a cluster's controllers
+// for garbage and namespaces do), limits.go (how much a client may ask).
 package apiserver

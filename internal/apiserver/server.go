@@ -18,6 +18,7 @@ import (
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -49,7 +50,9 @@ type Config struct {
 	Extra map[string]http.Handler
 	// AuditLog gets a line of JSON for each request (audit.k8s.io/v1), without any body; nil is no log.
 	AuditLog io.Writer
-	Logger   *slog.Logger
+	// Limits bound what clients may ask at the same time.
+	Limits Limits
+	Logger *slog.Logger
 }
 
 // Server is the users' door.
@@ -111,9 +114,10 @@ func frontConfig(config Config, native *backend, gate *lifecycle, access *access
 	}
 	c.Authorization.Authorizer, c.RuleResolver = access, access
 	observe(c, config)
+	limit(c, config.Limits)
 	c.EffectiveVersion = effectiveVersion()
 	c.RESTOptionsGetter = native
-	c.AdmissionControl = gate
+	c.AdmissionControl = admission.NewChainHandler(gate, metal3Rules{})
 	c.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
 	namer := openapinamer.NewDefinitionNamer(servedScheme)
 	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(openAPIDefinitions, namer)
