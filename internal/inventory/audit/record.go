@@ -18,6 +18,7 @@ const (
 	ViaMind    = "mind"    // metald by itself
 	ViaAgent   = "agent"   // what runs on a host
 	ViaConsole = "console" // a person at a host's console
+	ViaOffline = "offline" // a command in the data directory, with no daemon
 )
 
 // Actor is who did something.
