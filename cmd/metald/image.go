@@ -72,18 +72,18 @@ func (p *partFlags) addAuthority(c *cobra.Command) {
 // readAuthority reads the site CA, and makes the data directory's keys where there are none yet: a ramdisk may be built
 // before the daemon's first start.
 func (p *partFlags) readAuthority(dataDir string) ([]byte, error) {
-	file := p.authority
-	if file == "" {
-		file = filepath.Join(dataDir, "pki", "site-ca.crt")
-	}
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) && p.authority == "" {
+	if p.authority == "" {
+		text, err := daemon.SiteAuthorities(dataDir, time.Now())
+		if !errors.Is(err, fs.ErrNotExist) {
+			return text, err
+		}
 		keys, err := daemon.EnsurePKI(dataDir, nil, time.Now())
 		if err != nil {
 			return nil, err
 		}
 		return keys.SiteCA, nil
 	}
+	text, err := os.ReadFile(p.authority)
 	if err != nil {
 		return nil, fmt.Errorf("reading the site CA: %w", err)
 	}

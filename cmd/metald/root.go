@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
@@ -56,28 +55,4 @@ func programVersion() string {
 		return info.Main.Version
 	}
 	return "(devel)"
-}
-
-func newKubeconfigCommand(a *access) *cobra.Command {
-	return &cobra.Command{
-		Use: "kubeconfig", Short: "Print the administrator's kubeconfig",
-		Long: `Print the administrator's kubeconfig of the daemon's data directory, for kubectl and for this program on another machine:
-
-  metald kubeconfig > ~/.kube/metald && kubectl --kubeconfig ~/.kube/metald get bmh
-
-It holds a private key: whoever has it may do everything.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			path := a.kubeconfig
-			if path == "" {
-				path = filepath.Join(a.dataDir, adminKubeconfig)
-			}
-			data, err := os.ReadFile(path)
-			if err != nil {
-				return fmt.Errorf("reading kubeconfig: %w", err)
-			}
-			_, err = c.OutOrStdout().Write(data)
-			return err
-		},
-	}
 }

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -49,7 +50,7 @@ func (a *authority) issue(l leaf, now time.Time) (certPEM, keyPEM []byte, err er
 	if err != nil {
 		return nil, nil, err
 	}
-	end := now.Add(leafLife)
+	end := now.Add(cmp.Or(l.life, leafLife))
 	if end.After(a.cert.NotAfter) {
 		end = a.cert.NotAfter
 	}

@@ -18,8 +18,6 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
 const (
@@ -33,9 +31,10 @@ const (
 
 // PKI is what the daemon's doors need of its two certificate authorities. All are PEM. The CAs' own keys stay on disk.
 type PKI struct {
-	// SiteCA signs what the daemon serves with; the ramdisk carries it and trusts nothing else.
+	// SiteCA signs what the daemon serves with; the ramdisk carries it and trusts nothing else. While it is being replaced
+	// there are two, see Rotate.
 	SiteCA []byte
-	// ClientCA signs what people log in with.
+	// ClientCA signs what people log in with. While it is being replaced there are two.
 	ClientCA []byte
 	// Certificate and Key serve both the users' and the agents' door.
 	Certificate, Key []byte
@@ -80,8 +79,16 @@ func EnsurePKI(dataDir string, names []string, now time.Time) (*PKI, error) {
 	if err != nil {
 		return nil, err
 	}
+	siteCAs, err := trusted(dir, "site-ca", site.pem, now)
+	if err != nil {
+		return nil, err
+	}
+	clientCAs, err := trusted(dir, "client-ca", client.pem, now)
+	if err != nil {
+		return nil, err
+	}
 	return &PKI{
-		SiteCA: site.pem, ClientCA: client.pem,
+		SiteCA: siteCAs, ClientCA: clientCAs,
 		Certificate: serverCert, Key: serverKey,
 		AdminCertificate: adminCert, AdminKey: adminKey,
 		dataDir: dataDir,
@@ -90,14 +97,9 @@ func EnsurePKI(dataDir string, names []string, now time.Time) (*PKI, error) {
 
 // WriteAdminKubeconfig writes admin.kubeconfig into the data directory, for stock kubectl to reach the API at server.
 func (p *PKI) WriteAdminKubeconfig(server string) error {
-	c := clientcmdapi.NewConfig()
-	c.Clusters["metald"] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: p.SiteCA}
-	c.AuthInfos["metald-admin"] = &clientcmdapi.AuthInfo{ClientCertificateData: p.AdminCertificate, ClientKeyData: p.AdminKey}
-	c.Contexts["metald"] = &clientcmdapi.Context{Cluster: "metald", AuthInfo: "metald-admin", Namespace: "default"}
-	c.CurrentContext = "metald"
-	data, err := clientcmd.Write(*c)
+	data, err := kubeconfig(server, p.SiteCA, "metald-admin", p.AdminCertificate, p.AdminKey)
 	if err != nil {
-		return fmt.Errorf("writing admin kubeconfig: %w", err)
+		return err
 	}
 	path := AdminKubeconfig(p.dataDir)
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
@@ -117,6 +119,9 @@ type authority struct {
 }
 
 func ensureAuthority(dir, name, commonName string, now time.Time) (*authority, error) {
+	if err := finishSwitch(dir, name); err != nil {
+		return nil, fmt.Errorf("preparing %s: %w", name, err)
+	}
 	certPEM, keyPEM, err := readPair(dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		certPEM, keyPEM, err = newAuthority(commonName, now)
@@ -143,6 +148,7 @@ type leaf struct {
 	subject pkix.Name
 	names   []string
 	usage   x509.ExtKeyUsage
+	life    time.Duration // 0 is leafLife
 }
 
 // split sorts names into the two kinds a certificate knows, each once and in order.
