@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/provision"
 )
 
 func newHostCommand(a *access) *cobra.Command {
@@ -27,7 +28,8 @@ func newTakeCommand(a *access) *cobra.Command {
 		Long: `Allow metald to switch and overwrite hosts that were in use when it met them. Without it
 
   a host that was found running is only looked at through its BMC: status says HostRunning;
-  a host whose disks held partitions is inspected, but no disk of it is written or erased: status says DisksInUse.
+  a host whose disks held partitions is inspected, but no disk of it is written or erased: status says DisksInUse;
+  a host that runs something unknown after 'metald restore' is left running: status says RestoredHostRunning.
 
 What runs there, and what its disks hold, may be somebody's work. Taking a host by itself switches and writes nothing; it holds
 from then on, for all that a claim of the host asks for. 'metald plan HOST' shows what that is, 'metald status HOST' which disks
@@ -54,11 +56,22 @@ func takeHost(ctx context.Context, d *door, arg, reason string) (string, error) 
 	if err != nil {
 		return "", err
 	}
+	by := byWhom(reason)
 	if old := h.Annotations[v1alpha1.TakenAnnotation]; old != "" {
-		return "already taken: " + old, nil
+		var p v1alpha1.HostProgress
+		if err := d.beside(ctx, "hostprogresses", h.Namespace, h.Name, &p); err != nil {
+			return "", err
+		}
+		// After a restore nobody knows what it runs: what was said before the backup does not count.
+		if w := p.Status.Waiting; w == nil || w.Reason != provision.RestoredHostRunning {
+			return "already taken: " + old, nil
+		}
+		if by == old {
+			by += ", again"
+		}
 	}
 	patch := tree{}
-	patch.put(byWhom(reason), "metadata", "annotations", v1alpha1.TakenAnnotation)
+	patch.put(by, "metadata", "annotations", v1alpha1.TakenAnnotation)
 	if err := d.patchHost(ctx, h.Namespace, h.Name, patch, &metav1.PatchOptions{FieldManager: fieldManager}); err != nil {
 		return "", err
 	}

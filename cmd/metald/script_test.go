@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -41,6 +42,7 @@ func TestScripts(t *testing.T) {
 	makeNamespace(t, data, "watched")
 	makeNamespace(t, data, "rack")
 	makeNamespace(t, data, "held")
+	makeNamespace(t, data, "backed")
 	bmcPort := startBMC(t)
 	testscript.Run(t, testscript.Params{
 		Dir:           filepath.Join("testdata", "script"),
@@ -183,6 +185,7 @@ func openDoor(t *testing.T) string {
 	}
 	server, err := apiserver.New(apiserver.Config{
 		Etcd: store.Etcd(), Transformer: store.Transformer, Listener: listener, Certificate: pki.Certificate, Key: pki.Key, ClientCA: pki.ClientCA,
+		Extra: daemon.ExtraPaths(store, slog.New(slog.DiscardHandler)),
 	})
 	if err != nil {
 		t.Fatal(err)
