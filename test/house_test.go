@@ -45,7 +45,8 @@ var arrows = map[string][]string{
 	"daemon": {"api", "inventory", "bmc", "pxe", "imaging", "gpu", "cluster", "provision", "apiserver", "desk"},
 
 	// provision for `metald plan` alone: it shows what the mind's own rules say, instead of having rules of its own.
-	"cmd/metald":       {"api", "bmc", "imaging", "provision", "daemon"},
+	// inventory for `metald audit` alone: its package audit verifies an export where no daemon is.
+	"cmd/metald":       {"api", "bmc", "imaging", "inventory", "provision", "daemon"},
 	"cmd/metald-agent": {"api", "gpu", "imaging", "agent"},
 
 	// The lab and the scenarios stand beside the house and may look into every room.

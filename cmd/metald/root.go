@@ -22,7 +22,7 @@ func newRootCommand() *cobra.Command {
 	a := &access{}
 	root := group("metald", "Take racked machines from dead metal to Ready Kubernetes nodes",
 		newSetupCommand(), newServeCommand(a), newImportCommand(a), newStatusCommand(a), newPlanCommand(a), newHostCommand(a), newPauseCommand(a),
-		newBMCCommand(a), newImageCommand(), newBackupCommand(a), newRestoreCommand(a), newKubeconfigCommand(a), newVersionCommand(),
+		newBMCCommand(a), newImageCommand(), newAuditCommand(a), newBackupCommand(a), newRestoreCommand(a), newKubeconfigCommand(a), newVersionCommand(),
 	)
 	root.Long = root.Short + ".\n\n" + exitHelp
 	root.SilenceErrors, root.SilenceUsage = true, true

@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 	makeNamespace(t, data, "watched")
 	makeNamespace(t, data, "rack")
 	makeNamespace(t, data, "held")
+	makeNamespace(t, data, "audited")
 	makeNamespace(t, data, "backed")
 	bmcPort := startBMC(t)
 	testscript.Run(t, testscript.Params{
