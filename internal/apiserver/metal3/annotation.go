@@ -11,9 +11,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// inspectDisabled is what the annotation inspect.metal3.io says where the field inspectionMode would say the same.
+const inspectDisabled = "disabled"
+
 func checkInspection(is, _ *host) field.ErrorList {
 	annotation, mode := is.Annotations[metal3.InspectAnnotationPrefix], is.Spec.InspectionMode
-	if annotation == "" || mode == "" || (annotation == metal3.InspectAnnotationValueDisabled) == (mode == metal3.InspectionModeDisabled) {
+	if annotation == "" || mode == "" || (annotation == inspectDisabled) == (mode == metal3.InspectionModeDisabled) {
 		return nil
 	}
 	return field.ErrorList{field.Invalid(specPath.Child("inspectionMode"), mode, "contradicts the annotation inspect.metal3.io: "+annotation)}
@@ -30,7 +33,7 @@ func checkAnnotations(is, _ *host) (errs field.ErrorList) {
 		case isReboot(key):
 			errs = append(errs, checkReboot(path, text)...)
 		case key == metal3.InspectAnnotationPrefix:
-			if allowed := []string{metal3.InspectAnnotationValueDisabled, ""}; !slices.Contains(allowed, text) {
+			if allowed := []string{inspectDisabled, ""}; !slices.Contains(allowed, text) {
 				errs = append(errs, field.NotSupported(path, text, allowed))
 			}
 		case key == metal3.HardwareDetailsAnnotation && text != "":

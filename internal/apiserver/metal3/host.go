@@ -129,6 +129,7 @@ func checkSecureBoot(is, _ *host) field.ErrorList {
 }
 
 func checkFirmware(is, _ *host) field.ErrorList {
+	//lint:ignore SA1019 that it is not to be used any more is what is checked
 	if name, _, ok := driverOf(is); ok && is.Spec.Firmware != nil {
 		return field.ErrorList{field.Forbidden(specPath.Child("firmware"), "BMC driver "+name+" does not support it: use HostFirmwareSettings")}
 	}
