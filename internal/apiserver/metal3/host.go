@@ -29,7 +29,7 @@ var (
 var hostRules = []rule[host]{
 	{"metadata.name", "is of letters, digits, dots, dashes and underscores, and is no UUID", upstream, checkName},
 	{"spec.bmc.address", "is the URL of a known BMC type with an IP address or a host name", upstream, checkAddress},
-	{"spec.bmc.address", "does not change, unless the host is registering or detached", upstream, keepAddress},
+	{"spec.bmc.address", "does not change, unless the host is new, registering or detached", upstream, keepAddress},
 	{"spec.bootMACAddress", "is a MAC address", upstream, checkMAC},
 	{"spec.bootMACAddress", "is given where the driver boots over the network, or nobody inspects the host", upstream, requireMAC},
 	{"spec.bootMACAddress", "does not change once it is set", upstream, keepMAC},
@@ -75,8 +75,10 @@ func checkAddress(is, _ *host) field.ErrorList {
 	return nil
 }
 
+// keepAddress lets a host that nobody has done anything with have another address, which Metal3 would not: a list of machines
+// that is imported again may correct itself.
 func keepAddress(is, was *host) field.ErrorList {
-	if was == nil || was.Spec.BMC.Address == "" || is.Spec.BMC.Address == was.Spec.BMC.Address ||
+	if was == nil || is.Status.Provisioning.State == metal3.StateNone || was.Spec.BMC.Address == "" || is.Spec.BMC.Address == was.Spec.BMC.Address ||
 		is.Status.OperationalStatus == metal3.OperationalStatusDetached || is.Status.Provisioning.State == metal3.StateRegistering {
 		return nil
 	}
