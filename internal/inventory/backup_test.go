@@ -281,3 +281,38 @@ func TestRestoreWithoutRoom(t *testing.T) {
 		t.Errorf("what was there before: %v", err)
 	}
 }
+
+// An object whose row the disk has changed is refused, the others are served.
+func TestDamagedObject(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	for _, name := range []string{"bad", "good"} {
+		if _, err := s.Events().Create(t.Context(), newEvent(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Close()
+	db, err := bbolt.Open(filepath.Join(dir, "inventory.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		keys, key := tx.Bucket([]byte("keys")), []byte("/registry/core/events/default/bad")
+		row := slices.Clone(keys.Get(key))
+		row[len(row)/2] ^= 1
+		return keys.Put(key, row)
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	if _, err := s.Events().Get(t.Context(), "default", "bad"); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "restore a backup") {
+		t.Errorf("the damaged one: got %v, want ErrCorrupt that says what to do", err)
+	}
+	if _, err := s.Events().List(t.Context(), "default"); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a list with it: got %v, want ErrCorrupt", err)
+	}
+	if _, err := s.Events().Get(t.Context(), "default", "good"); err != nil {
+		t.Errorf("another: %v", err)
+	}
+}

@@ -15,6 +15,6 @@
 // changed is refused, never served.
 //
 // Start reading at Open, then commit.go (how a write becomes durable), txn.go (what a write does) and watch.go (how others
-// hear of it). log.go is a chained log that goes with the writes, sum.go and verify.go
-// find damage, client.go hands all of it out as an etcd client.
+// hear of it). log.go is a chained log that goes with the writes, sum.go and verify.go find damage, backup.go copies it all
+// while it is written to, client.go hands it out as an etcd client.
 package engine
