@@ -424,12 +424,7 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 	})
 	mind := r.mind.Load()
 	for r.alive(boot) {
-		if now := r.mind.Load(); now != mind { // a daemon that was restarted knows no session: a new one is opened
-			if again := now.Identify(hello, r.ek); again.Known && again.Refuse == nil {
-				mind = now
-				r.say(c.Host, func(a *v1alpha1.AgentFacts) { a.LastSeen = ptrNow() })
-			}
-		}
+		mind = r.helloAgain(mind, hello)
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		order, err := r.mind.Load().Next(ctx, Caller{Host: c.Host, Epoch: c.Epoch, Mode: hello.Mode, BootID: hello.BootID, IP: "172.22.0.9"})
 		cancel()
