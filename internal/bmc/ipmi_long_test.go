@@ -160,15 +160,14 @@ func TestSimulator(t *testing.T) {
 		target BootTarget
 		said   string
 	}{{BootPXE, "Force PXE"}, {BootDisk, "Force Boot from default Hard-Drive"}, {BootNone, "No override"}} {
-		target, said := step.target, step.said
-		if err := c.SetOneTimeBoot(t.Context(), target); err != nil {
-			t.Errorf("SetOneTimeBoot(%s) = %v", target, err)
+		if err := c.SetOneTimeBoot(t.Context(), step.target); err != nil {
+			t.Errorf("SetOneTimeBoot(%s) = %v", step.target, err)
 		}
-		if got, err := c.OneTimeBoot(t.Context()); err != nil || got != target {
-			t.Errorf("OneTimeBoot() = %s, %v; want %s", got, err, target)
+		if got, err := c.OneTimeBoot(t.Context()); err != nil || got != step.target {
+			t.Errorf("OneTimeBoot() = %s, %v; want %s", got, err, step.target)
 		}
-		if got := s.witness(t, "chassis", "bootparam", "get", "5"); !strings.Contains(got, said) {
-			t.Errorf("%s: ipmitool says\n%s\nwant %q", target, got, said)
+		if got := s.witness(t, "chassis", "bootparam", "get", "5"); !strings.Contains(got, step.said) {
+			t.Errorf("%s: ipmitool says\n%s\nwant %q", step.target, got, step.said)
 		}
 	}
 	// It stands at "No override" now: a BMC that forgets an order to do what it does anyway cannot be caught at it.

@@ -122,6 +122,10 @@ func (w *wire) send(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, network(req.Context(), fmt.Errorf("reading answer: %w", err))
 	}
+	// net/http may hand out what came while it gave up, such as the empty answer of a service that saw us leave.
+	if err := ctx.Err(); err != nil {
+		return nil, network(req.Context(), err)
+	}
 	if len(body) > maxBody {
 		return nil, fmt.Errorf("%w: %s is larger than %d bytes", errExcess, printable(req.URL.Path), maxBody)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stmcginnis/gofish"
 	"github.com/stmcginnis/gofish/common"
@@ -93,4 +94,29 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("printable returned %d runes", len([]rune(s)))
 		}
 	})
+}
+
+// late answers every request at the moment when the client has given up, as net/http does where the two race.
+type late struct{}
+
+func (late) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r}, nil
+}
+
+func TestAnswerAfterTheDeadline(t *testing.T) {
+	w, err := newWire(Target{Address: Address{Driver: "redfish", Host: "192.0.2.1", Port: 443, Plain: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.client.Transport = late{}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.address.scheme()+"://"+w.address.Authority()+"/redfish/v1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := w.send(req); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("send() = %v, %v; want ErrUnreachable", resp, err)
+	}
 }

@@ -25,7 +25,8 @@ const (
 
 // Drain is one pass of a drain of the Node of the given owner, to be repeated every few seconds until nothing is left: it asks
 // for the eviction of every pod that is not yet going, and waits for none. Mirror pods, the pods of DaemonSets and finished
-// pods that nobody deletes stay, as they go with the Node; pods without a controller and with emptyDir volumes go, since the host is leaving.
+// pods that nobody deletes stay, as they go with the Node; pods without a controller and with emptyDir volumes go, since the
+// host is leaving.
 //
 // left names what is still there, as "namespace/name: why", sorted, at most 20 and then "and N more". That a
 // PodDisruptionBudget forbids an eviction is no error but such a reason. Past until nothing more is evicted, and nothing is

@@ -125,7 +125,7 @@ func (f *faults) answered(w http.ResponseWriter, r *http.Request) bool {
 			// The server notices that the client has gone only once the body is read.
 			_, _ = io.Copy(io.Discard, r.Body)
 			<-r.Context().Done()
-			return true
+			panic(http.ErrAbortHandler) // a plain return would answer 200 to a client that may still read
 		}
 		if rule.Status != 0 {
 			rule.answer(w)
