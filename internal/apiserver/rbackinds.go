@@ -10,7 +10,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -115,7 +114,18 @@ func defaultReference(role *rbacv1.RoleRef, subjects []rbacv1.Subject) {
 
 // validateName lets names have colons, as in metald:viewer, and whatever else a path segment may hold.
 func validateName(meta *metav1.ObjectMeta, namespaced bool) field.ErrorList {
-	return apivalidation.ValidateObjectMeta(meta, namespaced, path.ValidatePathSegmentName, field.NewPath("metadata"))
+	return apivalidation.ValidateObjectMeta(meta, namespaced, isPathSegment, field.NewPath("metadata"))
+}
+
+// isPathSegment says what keeps a name from being one segment of a path, as an apivalidation.ValidateNameFunc.
+func isPathSegment(name string, _ bool) (problems []string) {
+	if name == "." || name == ".." {
+		problems = append(problems, fmt.Sprintf("must not be %q", name))
+	}
+	if strings.ContainsAny(name, "/%") {
+		problems = append(problems, `must not hold "/" or "%"`)
+	}
+	return problems
 }
 
 func validateRole(object, _ runtime.Object) field.ErrorList {
@@ -203,7 +213,7 @@ func validateReference(role rbacv1.RoleRef, kinds ...string) field.ErrorList {
 	if role.Name == "" {
 		errs = append(errs, field.Required(at.Child("name"), "a binding without a role grants nothing"))
 	}
-	for _, msg := range path.ValidatePathSegmentName(role.Name, false) {
+	for _, msg := range isPathSegment(role.Name, false) {
 		errs = append(errs, field.Invalid(at.Child("name"), role.Name, msg))
 	}
 	return errs

@@ -118,7 +118,9 @@ func (s *sealer) of(resource schema.GroupResource) value.Transformer {
 
 // Transformer is what values of a resource go through on their way into the store and out of it. Whoever writes objects
 // beside Objects must use it.
-func (s *Store) Transformer(resource schema.GroupResource) value.Transformer { return s.sealer.of(resource) }
+func (s *Store) Transformer(resource schema.GroupResource) value.Transformer {
+	return s.sealer.of(resource)
+}
 
 // SealChecks tell whether the services that hold encryption keys answer; there are none where the key is a file.
 func (s *Store) SealChecks() []healthz.HealthChecker { return s.sealer.checks }

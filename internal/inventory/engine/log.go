@@ -123,14 +123,14 @@ func (e *Engine) Log(from uint64, max int) ([]Entry, error) {
 		cursor := tx.Bucket(logBucket).Cursor()
 		key, row := cursor.Seek(binary.BigEndian.AppendUint64(nil, from))
 		if from > prev.seq+1 && key != nil {
-			before, row := cursor.Prev()
-			hash, _, err := entryRow(before, row)
+			before, last := cursor.Prev()
+			hash, _, err := entryRow(before, last)
 			if err != nil || number(before) != int64(from-1) {
 				return corruptEntry(from - 1)
 			}
 			prev.seq = from - 1
 			copy(prev.hash[:], hash)
-			key, row = cursor.Next()
+			key, row = cursor.Next() // back to the entry asked for
 		}
 		// An entry past the head may not be on disk yet.
 		for ; key != nil && len(found) < max && prev.seq < newest; key, row = cursor.Next() {
