@@ -138,6 +138,10 @@ func TestMetal3RulesAtTheDoor(t *testing.T) {
 	if _, err := f.of(hosts).Create(t.Context(), good, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	state := []byte(`{"status":{"provisioning":{"state":"available","ID":"","image":{"url":""}},"errorCount":0,"errorMessage":"","operationalStatus":"OK","poweredOn":true}}`)
+	if _, err := f.of(hosts).Patch(t.Context(), "good", "application/merge-patch+json", state, metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
 	_, err = f.of(hosts).Patch(t.Context(), "good", "application/merge-patch+json", []byte(`{"spec":{"bmc":{"address":"redfish://192.0.2.9"}}}`), metav1.PatchOptions{})
 	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "spec.bmc.address: Forbidden") {
 		t.Errorf("giving it another BMC: got %v, want it invalid", err)
