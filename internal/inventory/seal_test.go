@@ -151,13 +151,13 @@ func configuration(t *testing.T, resource string, providers ...string) string {
 	return path
 }
 
-func aes(name string) string {
+func aesConfig(name string) string {
 	return fmt.Sprintf("aesgcm: {keys: [{name: %s, secret: %s}]}", name, base64.StdEncoding.EncodeToString(bytes.Repeat([]byte(name)[:1], 32)))
 }
 
 func TestKeyIsChanged(t *testing.T) {
 	dir := t.TempDir()
-	s := openSealed(t, dir, configuration(t, "secrets", aes("old")))
+	s := openSealed(t, dir, configuration(t, "secrets", aesConfig("old")))
 	for _, name := range []string{"a", "b"} {
 		if _, err := s.Secrets().Create(t.Context(), credentials(name)); err != nil {
 			t.Fatal(err)
@@ -169,7 +169,7 @@ func TestKeyIsChanged(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = openSealed(t, dir, configuration(t, "secrets", aes("new"), aes("old")))
+	s = openSealed(t, dir, configuration(t, "secrets", aesConfig("new"), aesConfig("old")))
 	if n, err := s.Reseal(t.Context()); err != nil || n != 2 {
 		t.Errorf("Reseal() = %d, %v; want 2", n, err)
 	}
@@ -185,7 +185,7 @@ func TestKeyIsChanged(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = openSealed(t, dir, configuration(t, "secrets", aes("new")))
+	s = openSealed(t, dir, configuration(t, "secrets", aesConfig("new")))
 	if got, err := s.Secrets().Get(t.Context(), "default", "b"); err != nil || string(got.Data["password"]) != canary {
 		t.Errorf("without the old key: %v, %v", got, err)
 	}
@@ -194,8 +194,8 @@ func TestKeyIsChanged(t *testing.T) {
 func TestPlainSecretsAreRefused(t *testing.T) {
 	for name, c := range map[string]struct{ file, want string }{
 		"in the clear":     {configuration(t, "secrets", "identity: {}"), "does not encrypt"},
-		"in the clear now": {configuration(t, "secrets", "identity: {}", aes("a")), "does not encrypt"},
-		"others only":      {configuration(t, "configmaps", aes("a")), "does not say how to encrypt secrets"},
+		"in the clear now": {configuration(t, "secrets", "identity: {}", aesConfig("a")), "does not encrypt"},
+		"others only":      {configuration(t, "configmaps", aesConfig("a")), "does not say how to encrypt secrets"},
 		"no such file":     {"/nonexistent/encryption.yaml", "no such file"},
 		"a short key":      {configuration(t, "secrets", "aesgcm: {keys: [{name: a, secret: YQ==}]}"), "secret is not of the expected length"},
 	} {
