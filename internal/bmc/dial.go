@@ -28,8 +28,19 @@ type Target struct {
 	// Stale is the session that an earlier connection left behind, as Sessioner named it; it is ended once a new one is open. A
 	// daemon that was killed would fill the BMC's few sessions otherwise.
 	Stale string `json:"-"`
+	// Again does a login that comes after Dial's own, where the BMC has ended the session: who keeps a record of logins keeps it
+	// here, and what it refuses is not done. nil just does it.
+	Again func(ctx context.Context, login func(context.Context) error) error `json:"-"`
 	// Dialer opens connections; nil means the network.
 	Dialer Dialer `json:"-"`
+}
+
+// again is a login after the first.
+func (t Target) again(ctx context.Context, login func(context.Context) error) error {
+	if t.Again == nil {
+		return login(ctx)
+	}
+	return t.Again(ctx, login)
 }
 
 const (
@@ -279,7 +290,7 @@ func (r *redfish) renew(ctx context.Context, old string) (string, error) {
 	case r.token != old:
 		return r.token, nil
 	}
-	if err := r.login(ctx); err != nil {
+	if err := r.target.again(ctx, r.login); err != nil {
 		if errors.Is(err, ErrCredentials) {
 			r.refused = err
 		}

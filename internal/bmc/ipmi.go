@@ -45,11 +45,16 @@ func dialIPMI(ctx context.Context, t Target) (*ipmi, error) {
 	return i, nil
 }
 
-// login opens the session. The lock is held, or nobody else knows of i yet.
-func (i *ipmi) login(ctx context.Context) error {
+// renew opens a session in the place of one that is over. The lock is held.
+func (i *ipmi) renew(ctx context.Context) error {
 	if i.refused != nil {
 		return i.refused
 	}
+	return i.target.again(ctx, i.login)
+}
+
+// login opens the session. The lock is held, or nobody else knows of i yet.
+func (i *ipmi) login(ctx context.Context) error {
 	dial := i.target.Dialer
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
@@ -98,7 +103,7 @@ func (i *ipmi) with(ctx context.Context, f func() error) (err error) {
 		i.abandon()
 	}
 	if i.session == nil {
-		if err := i.login(ctx); err != nil {
+		if err := i.renew(ctx); err != nil {
 			return err
 		}
 	}
@@ -119,7 +124,7 @@ func (i *ipmi) do(ctx context.Context, req types.Request, res types.Response) er
 	cancel()
 	if errors.Is(err, lanplus.ErrSilent) && ctx.Err() == nil {
 		i.abandon()
-		if err := i.login(ctx); err != nil {
+		if err := i.renew(ctx); err != nil {
 			return err
 		}
 		err = i.session.Do(ctx, req, res, false)

@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/inventory"
+	"metald.io/metald/internal/inventory/audit"
 )
 
 const (
@@ -54,7 +56,9 @@ func (r *record) opened(ctx context.Context, s Session, version string) error {
 		return nil // what it has to say comes with its Done
 	}
 	now := metav1.NewTime(r.now())
-	err := r.change(ctx, s.Host, func(agent *v1alpha1.AgentFacts) {
+	// The session's token is a credential: that it is handed out is in the record before it is.
+	err := r.change(inventory.WithAct(ctx, s.Host.Namespace+"/"+s.Host.Name, audit.Act{Verb: "release agent session", Phase: audit.Done,
+		Target: text(s.RemoteIP), Detail: fmt.Sprintf("%s, boot %s, proof by %s", s.Mode, s.BootID, s.Proof), Epoch: s.Epoch}), s.Host, func(agent *v1alpha1.AgentFacts) {
 		if agent.BootID != s.BootID || agent.FirstSeen == nil {
 			agent.FirstSeen = &now
 			agent.Progress, agent.ProgressAt = nil, nil // of a boot that is over

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
@@ -35,6 +36,10 @@ func (s *step) install(ctx context.Context) (written bool, out outcome) {
 		if out := s.allowWrite(ctx); out.waiting != nil || out.err != nil {
 			return false, out
 		}
+	} else if !s.inPhase(writePhase) { // the last try failed, and was told so: this is another
+		if out := s.announceWrite(ctx); out.err != nil {
+			return false, out
+		}
 	}
 	if done, out := s.boot(ctx, metal3.ProvisioningError, bootRamdisk, s.ramdiskToBoot(), v1alpha1.RamdiskMode); !done {
 		return false, out
@@ -44,10 +49,16 @@ func (s *step) install(ctx context.Context) (written bool, out outcome) {
 	case !ended:
 		return false, s.awaitsStep(ctx, "Installing", fmt.Sprintf("the agent to write the image to %s", diskName(i.Disk)))
 	case !r.OK:
-		act := writing(s.Progress.Status.Deployment, audit.Failed, r.Message, s.epoch())
-		if err := s.dropOrder(inventory.WithAct(ctx, s.key, act)); err != nil {
+		acted := inventory.WithAct(ctx, s.key, writing(s.Progress.Status.Deployment, audit.Failed, r.Message, s.epoch()))
+		p, err := s.Store.Progresses().Update(acted, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
+			p.Status.Boot = nil
+			endPhase(&p.Status, writePhase, metav1.NewTime(s.now()))
+			return nil
+		})
+		if err != nil {
 			return false, failed(metal3.ProvisioningError, err)
 		}
+		s.Progress = p
 		return false, failed(metal3.ProvisioningError, errors.New("writing the image: "+r.Message))
 	}
 	acted := inventory.WithAct(ctx, s.key, writing(s.Progress.Status.Deployment, audit.Done, "", s.epoch()))
@@ -56,7 +67,7 @@ func (s *step) install(ctx context.Context) (written bool, out outcome) {
 		if d := p.Status.Deployment; d != nil && d.Install != nil && d.Install.ID == i.ID {
 			d.Install.Written, d.Install.Epoch = &now, p.Status.Epoch
 		}
-		endPhase(&p.Status, "write image", now)
+		endPhase(&p.Status, writePhase, now)
 		return nil
 	})
 	if err != nil {
@@ -76,13 +87,21 @@ func (s *step) allowWrite(ctx context.Context) outcome {
 			return out
 		}
 	}
+	return s.announceWrite(ctx)
+}
+
+// writePhase is under way from the announcement of a write to its end, good or bad.
+const writePhase = "write image"
+
+// announceWrite notes that the agent may write, before it is told to.
+func (s *step) announceWrite(ctx context.Context) outcome {
 	ctx = inventory.WithAct(ctx, s.key, writing(s.Progress.Status.Deployment, audit.Intent, "", s.epoch()))
 	p, err := s.Store.Progresses().Update(ctx, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
 		now := metav1.NewTime(s.now())
-		if d := p.Status.Deployment; d != nil && d.Install != nil {
+		if d := p.Status.Deployment; d != nil && d.Install != nil && d.Install.Allowed == nil {
 			d.Install.Allowed = &now
 		}
-		startPhase(&p.Status, "write image", now)
+		startPhase(&p.Status, writePhase, now)
 		return nil
 	})
 	if err != nil {
@@ -90,6 +109,11 @@ func (s *step) allowWrite(ctx context.Context) outcome {
 	}
 	s.Progress = p
 	return content()
+}
+
+// inPhase answers whether a phase was begun and has not ended.
+func (v View) inPhase(name string) bool {
+	return slices.ContainsFunc(v.Progress.Status.Phases, func(p v1alpha1.Phase) bool { return p.Name == name && p.End == nil })
 }
 
 // awaitsStep waits for a long step of the agent, for as long as it gets on.

@@ -14,6 +14,8 @@ import (
 
 	"metald.io/metald/api/v1alpha1"
 	"metald.io/metald/internal/bmc"
+	"metald.io/metald/internal/inventory"
+	"metald.io/metald/internal/inventory/audit"
 )
 
 const (
@@ -129,6 +131,9 @@ func (s *step) vacate(ctx context.Context) (done bool, out outcome) {
 		s.log.Warn("node was not empty when its time was up", "host", s.key, "left", left)
 		s.tell(ctx, "Warning", "DrainTimedOut", fmt.Sprintf("left behind: %v", left))
 	}
+	if s.Progress.Status.Leaving.Cordoned != nil {
+		ctx = inventory.WithAct(ctx, s.key, s.draining(audit.Done, left))
+	}
 	err = s.changeLeaving(ctx, func(l *v1alpha1.Leaving) {
 		now := metav1.NewTime(s.now())
 		l.Drained, l.LeftBehind = &now, left
@@ -172,7 +177,8 @@ func (s *step) drain(ctx context.Context, l *v1alpha1.Leaving) ([]string, error)
 		if err := f.cluster.Cordon(ctx, s.nodeName(), s.hostLabel(), true); err != nil {
 			return nil, err
 		}
-		if err := s.changeLeaving(ctx, func(l *v1alpha1.Leaving) { now := metav1.NewTime(s.now()); l.Cordoned = &now }); err != nil {
+		announced := inventory.WithAct(ctx, s.key, s.draining(audit.Intent, nil))
+		if err := s.changeLeaving(announced, func(l *v1alpha1.Leaving) { now := metav1.NewTime(s.now()); l.Cordoned = &now }); err != nil {
 			return nil, err
 		}
 	}

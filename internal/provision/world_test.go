@@ -38,6 +38,10 @@ type world struct {
 	plane *plane
 	cap   int // of destructive acts an hour; none unless a test says so
 	stop  func()
+	// bmcs and control stand before rack and plane where a test sets them, before a start; acted hears what the agent does.
+	bmcs    BMCs
+	control Cluster
+	acted   func(verb, what string)
 }
 
 const (
@@ -76,9 +80,12 @@ func inWorld(t *testing.T, play func(w *world)) {
 
 // start begins a mind over the store, as after a restart of the daemon.
 func (w *world) start() {
+	if w.bmcs == nil {
+		w.bmcs, w.control, w.acted = w.rack, w.plane, func(string, string) {}
+	}
 	mind := New(Config{
-		Store: w.store, Images: blobs{}, BMCs: w.rack,
-		Connect: func([]byte, string) (Cluster, error) { return w.plane, nil },
+		Store: w.store, Images: blobs{}, BMCs: w.bmcs,
+		Connect: func([]byte, string) (Cluster, error) { return w.control, nil },
 		Limits:  Limits{Boot: 5 * time.Minute, Join: 10 * time.Minute, Poll: 30 * time.Second, DestructivePerHour: w.cap},
 		Logger:  slog.New(slog.DiscardHandler), Now: time.Now,
 	})
@@ -272,6 +279,7 @@ type disk struct {
 	erases     int
 	rotten     bool // what it holds does not verify
 	unerasable bool // every erase fails
+	unwritable bool // every write fails
 	slow       time.Duration
 }
 
@@ -444,14 +452,22 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 			})
 		case v1alpha1.InstallStep:
 			if order.Install.ID != r.drive().holds {
+				r.acted("write image", order.Install.ID)
 				r.changeDrive(func(d *disk) { d.holds, d.writes = "", d.writes+1 })
 				time.Sleep(5*time.Second + r.drive().slow)
 				if !r.alive(boot) {
 					return
 				}
+				if r.drive().unwritable {
+					r.say(c.Host, func(a *v1alpha1.AgentFacts) {
+						a.Steps = append(a.Steps, v1alpha1.StepResult{Step: order.Step, Epoch: c.Epoch, Message: "input/output error"})
+					})
+					continue
+				}
 				r.changeDrive(func(d *disk) { d.holds, d.partitions, d.rotten, d.raw = order.Install.ID, 6, false, order.Install.Raw })
 			}
 		case v1alpha1.EraseStep:
+			r.acted("erase drives", order.Erase.Mode)
 			time.Sleep(5 * time.Second)
 			if !r.alive(boot) {
 				return
@@ -469,6 +485,7 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 			})
 			continue
 		case v1alpha1.JoinStep:
+			r.acted("release join seed", order.Join.BootstrapKubeconfig)
 			time.Sleep(10 * time.Second)
 			r.plane.bootstrap(order.Join, hello.BootID)
 		default:
