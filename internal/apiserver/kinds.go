@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -29,7 +30,7 @@ const (
 // nativeKinds are the kinds that cannot be served from a CustomResourceDefinition.
 func nativeKinds() []nativeKind {
 	core, coordination := corev1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion
-	return append([]nativeKind{
+	return slices.Concat([]nativeKind{
 		{
 			version: core, kind: "Namespace", plural: "namespaces", singular: "namespace", short: []string{"ns"}, global: true,
 			new:        func() runtime.Object { return &corev1.Namespace{} },
@@ -69,7 +70,7 @@ func nativeKinds() []nativeKind {
 			rules:   rules{validate: validateLease, upsert: true},
 			columns: leaseColumns,
 		},
-	}, accessKinds()...)
+	}, accessKinds(), flowKinds())
 }
 
 // prepareNamespace sets the phase, which no writer chooses, and the label by which selectors find a namespace by name.

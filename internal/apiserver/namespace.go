@@ -77,21 +77,9 @@ func (n *namespaces) Delete(ctx context.Context, name string, validate rest.Vali
 	return out, false, nil
 }
 
-// namespacePart serves a subresource of namespaces: a PUT of it changes one part of the object and nothing else.
-type namespacePart struct {
-	store *genericregistry.Store
-}
-
-var (
-	_ rest.Updater = namespacePart{}
-	_ rest.Getter  = namespacePart{}
-)
-
-// part is a subresource that keeps what prepare keeps.
-func (n *namespaces) part(prepare func(object, old runtime.Object)) namespacePart {
-	store := *n.store
-	store.UpdateStrategy = newStrategy(false, rules{prepare: prepare, validate: validateNamespace})
-	return namespacePart{&store}
+// part is a subresource of namespaces that keeps what prepare keeps.
+func (n *namespaces) part(prepare func(object, old runtime.Object)) objectPart {
+	return part(n.store, rules{prepare: prepare, validate: validateNamespace})
 }
 
 // subresources are /status, whose writer says what the end of a namespace waits for, and /finalize, which lets go of it.
@@ -122,19 +110,6 @@ func keepNamespace(is, was *corev1.Namespace) {
 // namespaceEmptied holds a namespace that is being deleted until nobody's finalizer is left in its spec.
 func namespaceEmptied(_ context.Context, _ string, object, _ runtime.Object) bool {
 	return len(object.(*corev1.Namespace).Spec.Finalizers) == 0
-}
-
-func (p namespacePart) New() runtime.Object { return p.store.New() }
-func (namespacePart) Destroy()              {} // the registry itself does it
-
-// Get implements rest.Getter.
-func (p namespacePart) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
-	return p.store.Get(ctx, name, options)
-}
-
-// Update implements rest.Updater.
-func (p namespacePart) Update(ctx context.Context, name string, object rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
-	return p.store.Update(ctx, name, object, create, update, false, options)
 }
 
 // DeleteCollection implements rest.CollectionDeleter by a refusal, as Kubernetes does: one word is not to end everything.

@@ -10,6 +10,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -60,6 +61,10 @@ func nativeGroups() []nativeGroup {
 			&authorizationv1.LocalSubjectAccessReview{}, &authorizationv1.SelfSubjectRulesReview{},
 		}},
 		{authenticationv1.SchemeGroupVersion, []runtime.Object{&authenticationv1.SelfSubjectReview{}}},
+		{flowcontrolv1.SchemeGroupVersion, []runtime.Object{
+			&flowcontrolv1.FlowSchema{}, &flowcontrolv1.FlowSchemaList{},
+			&flowcontrolv1.PriorityLevelConfiguration{}, &flowcontrolv1.PriorityLevelConfigurationList{},
+		}},
 	}
 }
 
@@ -77,6 +82,8 @@ func init() {
 	nativeScheme.AddTypeDefaultingFunc(&corev1.Secret{}, func(object any) { defaultSecret(object.(*corev1.Secret)) })
 	nativeScheme.AddTypeDefaultingFunc(&rbacv1.RoleBinding{}, func(object any) { defaultRoleBinding(object.(*rbacv1.RoleBinding)) })
 	nativeScheme.AddTypeDefaultingFunc(&rbacv1.ClusterRoleBinding{}, func(object any) { defaultClusterRoleBinding(object.(*rbacv1.ClusterRoleBinding)) })
+	nativeScheme.AddTypeDefaultingFunc(&flowcontrolv1.FlowSchema{}, func(object any) { defaultFlowSchema(object.(*flowcontrolv1.FlowSchema)) })
+	nativeScheme.AddTypeDefaultingFunc(&flowcontrolv1.PriorityLevelConfiguration{}, func(object any) { defaultPriorityLevel(object.(*flowcontrolv1.PriorityLevelConfiguration)) })
 	for _, kind := range nativeKinds() {
 		if kind.selectable != nil {
 			utilruntime.Must(nativeScheme.AddFieldLabelConversionFunc(kind.version.WithKind(kind.kind), kind.allowSelector))
@@ -100,6 +107,8 @@ type nativeKind struct {
 	newList  func() runtime.Object
 	rules    rules
 	columns  columns
+	// status gives the kind a subresource /status: it takes all but the status from the object as it was.
+	status func(object, old runtime.Object)
 	// selectable gives the fields that a field selector may name, beside metadata.name and metadata.namespace.
 	selectable func(runtime.Object) fields.Set
 	// ttlSeconds is how long an object is kept after its last write; 0 is for ever.
@@ -184,6 +193,9 @@ func installNative(server *genericapiserver.GenericAPIServer, options *backend, 
 			resources[kind.version][kind.plural] = access.guard(store)
 		default:
 			resources[kind.version][kind.plural] = named{Store: store, short: kind.short}
+		}
+		if kind.status != nil {
+			resources[kind.version][kind.plural+"/status"] = part(store, rules{prepare: kind.status, validate: kind.rules.validate})
 		}
 	}
 	for _, group := range nativeGroups() {

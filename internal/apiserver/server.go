@@ -74,11 +74,15 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	flows, err := fair(frontConfig)
+	if err != nil {
+		return nil, err
+	}
 	custom, err := newCustom(*frontConfig, config)
 	if err != nil {
 		return nil, fmt.Errorf("building the server of custom resources: %w", err)
 	}
-	front, err := frontConfig.Complete(nil).New("metald", custom.GenericAPIServer)
+	front, err := frontConfig.Complete(flows).New("metald", custom.GenericAPIServer)
 	if err != nil {
 		return nil, fmt.Errorf("building the API server: %w", err)
 	}
@@ -188,6 +192,9 @@ func (s *Server) settle(ctx context.Context) error {
 		return err
 	}
 	if err := s.ensureRoles(ctx); err != nil {
+		return err
+	}
+	if err := s.ensureFlows(ctx); err != nil {
 		return err
 	}
 	if err := s.ensureDefinitions(ctx); err != nil {
