@@ -46,6 +46,9 @@ type Config struct {
 	Certificate, Key []byte
 	// ClientCA is the authorities of client certificates, in PEM. A certificate's O is a group, its CN a user.
 	ClientCA []byte
+	// Authentication is an AuthenticationConfiguration (apiserver.config.k8s.io/v1): the OpenID Connect issuers whose tokens let
+	// in, beside client certificates. Without Read there are none.
+	Authentication Document
 	// Extra is served beside the API, by path: what only some may ask of the daemon. Who may is said by nonResourceURLs.
 	Extra map[string]http.Handler
 	// AuditLog gets a line of JSON for each request (audit.k8s.io/v1), without any body; nil is no log.
@@ -53,6 +56,8 @@ type Config struct {
 	// Limits bound what clients may ask at the same time.
 	Limits Limits
 	Logger *slog.Logger
+
+	tokens *tokens // made of Authentication by New
 }
 
 // Server is the users' door.
@@ -61,6 +66,7 @@ type Server struct {
 	custom    *apiextensions.CustomResourceDefinitions
 	collector *collector
 	access    *accessControl
+	tokens    *tokens // nil where certificates alone let in
 	ready     chan struct{}
 	logger    *slog.Logger
 }
@@ -70,6 +76,10 @@ func New(config Config) (*Server, error) {
 	native := newBackend(config, nativeCodec())
 	gate := &lifecycle{}
 	access := newAccessControl(native.client, config.Logger)
+	var err error
+	if config.tokens, err = newTokens(config.Authentication, config.Logger); err != nil {
+		return nil, err
+	}
 	frontConfig, err := frontConfig(config, native, gate, access)
 	if err != nil {
 		return nil, err
@@ -94,7 +104,7 @@ func New(config Config) (*Server, error) {
 	front.ShutdownTimeout = shutdownGrace
 	serveExtra(front, config.Extra)
 
-	s := &Server{front: front, custom: custom, access: access, ready: make(chan struct{}), logger: config.Logger}
+	s := &Server{front: front, custom: custom, access: access, tokens: config.tokens, ready: make(chan struct{}), logger: config.Logger}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
@@ -165,6 +175,9 @@ func (s *Server) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	go s.access.follow(ctx)
+	if s.tokens != nil {
+		go s.tokens.follow(ctx)
+	}
 	setup := make(chan error, 1)
 	go func() {
 		err := s.settle(ctx)

@@ -17,7 +17,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/group"
+	"k8s.io/apiserver/pkg/authentication/request/bearertoken"
+	"k8s.io/apiserver/pkg/authentication/request/union"
 	x509request "k8s.io/apiserver/pkg/authentication/request/x509"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
@@ -59,8 +62,11 @@ func secure(into *genericapiserver.Config, config Config) error {
 		return err
 	}
 	into.ExternalAddress = config.Listener.Addr().String()
-	into.Authentication.Authenticator = group.NewAuthenticatedGroupAdder(
-		x509request.NewDynamic(clients.VerifyOptions, x509request.CommonNameUserConversion))
+	var known authenticator.Request = x509request.NewDynamic(clients.VerifyOptions, x509request.CommonNameUserConversion)
+	if config.tokens != nil {
+		known = union.New(known, bearertoken.New(config.tokens))
+	}
+	into.Authentication.Authenticator = group.NewAuthenticatedGroupAdder(known)
 	return nil
 }
 

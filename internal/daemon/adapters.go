@@ -10,8 +10,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"os"
 
 	"metald.io/metald/api/v1alpha1"
+	"metald.io/metald/internal/apiserver"
 	"metald.io/metald/internal/bmc"
 	"metald.io/metald/internal/desk"
 	"metald.io/metald/internal/inventory"
@@ -139,4 +141,12 @@ func (t transfers) Ended(ip netip.Addr, digest string, whole bool) {
 	if host, _ := t.host(ip); host != "" {
 		t.mind.TransferEnded(host, digest, whole)
 	}
+}
+
+// authentication is the file that says whose tokens let in, for the API to read; a path of "" is none.
+func authentication(path string) apiserver.Document {
+	if path == "" {
+		return apiserver.Document{}
+	}
+	return apiserver.Document{Name: path, Read: func() ([]byte, error) { return os.ReadFile(path) }}
 }

@@ -46,6 +46,9 @@ type APIConfig struct {
 	Listen string `yaml:"listen"`
 	// Names are further DNS names and IP addresses for the serving certificate.
 	Names []string `yaml:"names"`
+	// Authentication is the path of an AuthenticationConfiguration (apiserver.config.k8s.io/v1), which says whose OpenID Connect
+	// tokens let in beside client certificates; empty is nobody's. It is read again when it changes.
+	Authentication string `yaml:"authentication"`
 }
 
 // AgentsConfig is the agents' door.

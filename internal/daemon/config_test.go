@@ -47,6 +47,7 @@ func TestConfigErrors(t *testing.T) {
 		{"two documents", head + "---\n" + head, []string{" more than one document in the file"}},
 		{"not a duration", head + "bmc: {pollInterval: often}\n", []string{`3: bmc.pollInterval: "often" is not a time.Duration`}},
 		{"list for a value", head + "api: {listen: [a]}\n", []string{"3: api.listen: want one value"}},
+		{"relative authentication", head + "api: {authentication: a.yaml}\n", []string{`3: api.authentication: "a.yaml": want an absolute path`}},
 		{"value for a list", head + "api: {names: a}\n", []string{"3: api.names: want a list"}},
 		{"alias", head + "api: &a {}\nagents: *a\n", []string{"4: agents: anchors and aliases are not read here: write the value out"}},
 		{"no port", head + "api: {listen: 127.0.0.1}\n", []string{`3: api.listen: "127.0.0.1" is not address:port`}},
@@ -189,6 +190,7 @@ func TestConfigExampleUncommented(t *testing.T) {
 	want.Agents = AgentsConfig{Listen: "172.22.0.1:9443", URL: "https://172.22.0.1:9443"}
 	want.Boot = BootConfig{Listen: "172.22.0.1:80", URL: "http://172.22.0.1"}
 	want.Storage.Encryption = "/etc/metald/encryption.yaml" // shows another than the default
+	want.API.Authentication = "/etc/metald/authentication.yaml"
 	if diff := cmp.Diff(want, got, cmpAddr); diff != "" {
 		t.Errorf("the defaults that deploy/metald.yaml tells (-true +told):\n%s", diff)
 	}

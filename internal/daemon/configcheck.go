@@ -87,6 +87,9 @@ func (c *Config) checkDoors(bad func(path, format string, args ...any)) {
 			bad(fmt.Sprintf("api.names[%d]", i), "%q is neither a DNS name nor an IP address", n)
 		}
 	}
+	if a := c.API.Authentication; a != "" && !filepath.IsAbs(a) {
+		bad("api.authentication", "%q: want an absolute path", a)
+	}
 	if c.Agents.Listen != "" {
 		checkListen("agents.listen", c.Agents.Listen, bad)
 	}

@@ -187,7 +187,7 @@ func New(o Options, store *inventory.Store, sockets Sockets) (*Daemon, error) {
 	d.API, err = apiserver.New(apiserver.Config{
 		Etcd: store.Etcd(), Transformer: store.Transformer, Checks: store.SealChecks(), Listener: sockets.API,
 		Certificate: pki.Certificate, Key: pki.Key, ClientCA: pki.ClientCA, Logger: o.Logger,
-		Extra: ExtraPaths(store, o.Logger), AuditLog: d.apiLog,
+		Extra: ExtraPaths(store, o.Logger), AuditLog: d.apiLog, Authentication: authentication(o.Config.API.Authentication),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making the API server: %w", err)
