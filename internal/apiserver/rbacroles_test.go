@@ -4,11 +4,15 @@ package apiserver_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"metald.io/metald/internal/apiserver/crds"
 	"metald.io/metald/internal/inventory"
 )
 
@@ -77,5 +81,47 @@ func TestReadyRolesAreMended(t *testing.T) {
 	roles, err := second.person(t, "admin", "system:masters").RbacV1().ClusterRoles().List(t.Context(), metav1.ListOptions{})
 	if err != nil || !slices.ContainsFunc(roles.Items, func(r rbacv1.ClusterRole) bool { return r.Name == "metald:tenant" }) {
 		t.Errorf("the role that was deleted: got %v, want it back", err)
+	}
+}
+
+// TestImagesNameNobody holds what all tenants may read to its promise: an Image has no field that could tell who uses it or
+// where. A field that is added here is told to every tenant.
+func TestImagesNameNobody(t *testing.T) {
+	files, err := crds.All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	var walk func(path string, schema apiextensionsv1.JSONSchemaProps)
+	walk = func(path string, schema apiextensionsv1.JSONSchemaProps) {
+		for name, property := range schema.Properties {
+			walk(path+"."+name, property)
+		}
+		if schema.Items != nil {
+			walk(path+"[]", *schema.Items.Schema)
+		}
+		if len(schema.Properties) == 0 && schema.Items == nil {
+			got = append(got, strings.TrimPrefix(path, "."))
+		}
+	}
+	for _, file := range files {
+		definition, err := file.Parse()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if definition.Spec.Names.Kind == "Image" {
+			for _, version := range definition.Spec.Versions {
+				walk("", *version.Schema.OpenAPIV3Schema)
+			}
+		}
+	}
+	slices.Sort(got)
+	want := strings.Fields(`apiVersion kind metadata
+		spec.architecture spec.kernel spec.kubernetesVersion spec.loader.sha256 spec.loader.sizeBytes spec.lockSHA256 spec.os
+		spec.root.format spec.root.hashOffset spec.root.sha256 spec.root.sizeBytes spec.rootHash spec.uki.sha256 spec.uki.sizeBytes
+		status.conditions[].lastTransitionTime status.conditions[].message status.conditions[].observedGeneration
+		status.conditions[].reason status.conditions[].status status.conditions[].type`)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("fields of an Image (-want +got):\n%s", diff)
 	}
 }
