@@ -60,6 +60,8 @@ const (
 	AttestedCondition = "Attested"
 	// ErasedCondition says whether the host's drives hold nothing of who had it last.
 	ErasedCondition = "Erased"
+	// ObservedCondition is false, and there at all, on a host that was not looked at since the inventory was restored from a backup.
+	ObservedCondition = "Observed"
 	// JoinedCondition is true when the host's Node exists and the cluster calls it Ready.
 	JoinedCondition = "Joined"
 )

@@ -133,6 +133,9 @@ func (o planOptions) plan(ctx context.Context, d *door, arg string) (hostPlan, e
 	if err != nil {
 		return hostPlan{}, err
 	}
+	if c := meta.FindStatusCondition(h.Status.Conditions, v1alpha1.ObservedCondition); c != nil && c.Status == metav1.ConditionFalse {
+		v.Unseen = c.LastTransitionTime.Time
+	}
 	if pausedWhy(h.Annotations) == "" {
 		v.PausedBy = pauses.above(h)
 	}
@@ -175,7 +178,8 @@ func newPlan(v provision.View, acts []provision.Act) hostPlan {
 		p.HeldBack = append(p.HeldBack, w.For)
 	}
 	c := meta.FindStatusCondition(v.Host.Status.Conditions, v1alpha1.StalledCondition)
-	if c != nil && c.Status == metav1.ConditionTrue && c.Reason != "Paused" { // a pause was told already
+	told := c != nil && (c.Reason == "Paused" || c.Reason == provision.RestoredHostRunning)
+	if c != nil && c.Status == metav1.ConditionTrue && !told {
 		p.HeldBack = append(p.HeldBack, strings.TrimSuffix(fmt.Sprintf("stalled, %s: %s", c.Reason, c.Message), ": "))
 	}
 	return p

@@ -57,6 +57,9 @@ func (m *Mind) host(ctx context.Context, key string) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := s.noteUnseen(ctx); err != nil {
+		return 0, err
+	}
 	_, leaves := follow(s.state(), Removed)
 	if next := s.Progress.Status.NextTry; next != nil && s.at.Before(next.Time) && !(s.deleting() && leaves) && !s.credentialsChanged(ctx) {
 		return next.Time.Sub(s.at) + time.Millisecond, s.record(ctx, outcome{err: errors.New(s.Progress.Status.LastError),

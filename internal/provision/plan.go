@@ -75,7 +75,20 @@ func newPlanner(v View, w World) *planner {
 	if v.paused() {
 		p.hold("paused by " + cmp.Or(v.PausedBy, "a person: "+v.Host.Annotations[v1alpha1.PausedAnnotation]))
 	}
+	if v.looksFirst() {
+		p.look()
+	}
 	return p
+}
+
+// look is the first thing after a restore from a backup; whether more follows is known only then.
+func (p *planner) look() {
+	if w := p.Progress.Status.Waiting; w != nil && w.Reason == RestoredHostRunning {
+		p.hold(w.For + "; " + w.Action)
+		return
+	}
+	p.add("bmc", "look at it again, since the inventory was restored: the pinned machine must answer, and be off or run what is known; else it is left alone",
+		p.bmcName(), false)
 }
 
 func (p *planner) add(kind, what, target string, destructive bool) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
@@ -66,6 +67,14 @@ func TestPlan(t *testing.T) {
 		"disks in use": {plannedView(func(v *View) { inspected(v, 2) }), Plan, []string{
 			"hold: its disks hold partitions that metald did not make (/dev/sda (serial S1) (2 partitions)): metald host take n1 --reason TEXT"}},
 		"paused": {plannedView(func(v *View) { inspected(v, 0); v.PausedBy = "all of metald" }), Plan, []string{"hold: paused by all of metald"}},
+		"restored": {plannedView(func(v *View) { inspected(v, 0); v.Unseen = time.Unix(1, 0) }), Plan, []string{
+			"bmc: look at it again, since the inventory was restored: the pinned machine must answer, and be off or run what is known; else it is left alone [ipmi://10.0.0.1]",
+			network, on, "boot: the ramdisk",
+			"* write: image node: GPT, EFI system partition, slot a; slot b and state are laid out empty [/dev/sda (serial S1)]",
+			"power: ForceOff, to boot the disk [ipmi://10.0.0.1]", disk, on, "boot: the machine starts from its disk", join,
+		}},
+		"restored before it was registered": {plannedView(func(v *View) { v.Host.Spec.BMC.Address = ""; v.Unseen = time.Unix(1, 0) }), Plan, []string{
+			"hold: no BMC is named: set spec.bmc"}},
 		"inspected": {plannedView(func(v *View) { inspected(v, 0) }), Plan, []string{
 			network, on, "boot: the ramdisk",
 			"* write: image node: GPT, EFI system partition, slot a; slot b and state are laid out empty [/dev/sda (serial S1)]",

@@ -144,7 +144,7 @@ func (s *step) writeHost(ctx context.Context, out outcome) error {
 	h, err := s.Store.Hosts().Update(ctx, s.Host.Namespace, s.Host.Name, func(h *metal3.BareMetalHost) error {
 		before := h.Status.DeepCopy()
 		h.Status.TriedCredentials, h.Status.GoodCredentials, h.Status.PoweredOn = tried, good, on
-		v := View{Host: h, Progress: s.Progress, Inventory: s.Inventory}
+		v := View{Host: h, Progress: s.Progress, Inventory: s.Inventory, Unseen: s.Unseen}
 		writeStatus(v, out, s.at)
 		before.LastUpdated = h.Status.LastUpdated
 		if !equality.Semantic.DeepEqual(*before, h.Status) {

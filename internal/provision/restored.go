@@ -11,7 +11,9 @@ import (
 	"time"
 
 	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"metald.io/metald/api/v1alpha1"
 	"metald.io/metald/internal/bmc"
 	"metald.io/metald/internal/inventory"
 )
@@ -107,17 +109,44 @@ func (s *step) keepObservation(ctx context.Context, o observation) error {
 	return err
 }
 
+// noteUnseen has the view tell whether the host must be looked at again. It is asked at a host's first step after a restore,
+// also of one that is paused: what a person says from then on is of what runs now.
+func (s *step) noteUnseen(ctx context.Context) error {
+	stale, o, err := s.stale(ctx)
+	if err != nil {
+		return fmt.Errorf("telling whether the host was seen since the inventory was restored: %w", err)
+	}
+	if stale {
+		s.Unseen = o.Restored
+	}
+	return nil
+}
+
+// looksFirst answers whether nothing may be done to the host before it was looked at again: the rule of the mind and of a plan.
+func (v View) looksFirst() bool {
+	switch state := v.state(); {
+	case state == metal3.StateNone, state == metal3.StateUnmanaged, state == metal3.StateRegistering, state == metal3.StateDeleting,
+		state == metal3.StateDeprovisioning && v.deleting(): // they switch nothing and erase nothing
+		return false
+	}
+	return !v.Unseen.IsZero()
+}
+
+// unseen is the condition of a host that must be looked at again; a host that need not be has none.
+func unseen(v View) metav1.Condition {
+	return condition(v1alpha1.ObservedCondition, false, "InventoryRestored", fmt.Sprintf("the inventory was restored from a backup at %s; "+
+		"nothing is done to the machine until it was looked at again", v.Unseen.UTC().Format(time.RFC3339)))
+}
+
 // observeAgain looks at a host for the first time after a restore: its BMC must show the certificate and the machine that are
 // pinned, and the machine must be off, or run what the inventory says it runs. held is true while that is not so.
 func (s *step) observeAgain(ctx context.Context) (out outcome, held bool) {
-	switch state := s.state(); {
-	case state == metal3.StateNone, state == metal3.StateUnmanaged, state == metal3.StateRegistering, state == metal3.StateDeleting,
-		state == metal3.StateDeprovisioning && s.deleting(): // they switch nothing and erase nothing
+	if !s.looksFirst() {
 		return outcome{}, false
 	}
 	stale, o, err := s.stale(ctx)
 	if err != nil {
-		return failed(metal3.PowerManagementError, fmt.Errorf("telling whether the host was seen since the inventory was restored: %w", err)), true
+		return failed(metal3.PowerManagementError, err), true
 	}
 	if !stale {
 		return outcome{}, false
@@ -132,6 +161,7 @@ func (s *step) observeAgain(ctx context.Context) (out outcome, held bool) {
 	if err := s.keepObservation(ctx, o); err != nil {
 		return failed(metal3.PowerManagementError, err), true
 	}
+	s.Unseen = time.Time{}
 	s.log.Info("host seen again after the restore", "host", s.key, "state", string(s.state()))
 	return outcome{}, false
 }

@@ -5,10 +5,13 @@ package provision
 import (
 	"bytes"
 	"context"
+	"strings"
 	"testing"
 	"time"
 
 	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metald.io/metald/api/v1alpha1"
 	"metald.io/metald/internal/inventory"
@@ -154,6 +157,73 @@ func TestRestoredHostMustBeTheSame(t *testing.T) {
 		time.Sleep(15 * time.Minute)
 		if _, again := w.rack.running(); again != boots {
 			t.Error("another machine was switched on")
+		}
+	})
+}
+
+// A plan says that a host is looked at first, and what holds it back then, by the rule that the mind goes by. What a person
+// says while the host is paused is of what runs now.
+func TestPlanOfRestoredHost(t *testing.T) {
+	inWorld(t, func(w *world) {
+		plan := func(look func(View, World) []Act) []string {
+			t.Helper()
+			v, ok := w.mind.Load().glance("default/n1")
+			if !ok {
+				t.Fatal("the host is not known")
+			}
+			if c := meta.FindStatusCondition(v.Host.Status.Conditions, v1alpha1.ObservedCondition); c != nil {
+				v.Unseen = c.LastTransitionTime.Time // as the command does, which has nothing but the API
+			}
+			return planned(look(v, World{}))
+		}
+		pause := func(on bool) {
+			w.changeHost(func(h *metal3.BareMetalHost) {
+				delete(h.Annotations, v1alpha1.PausedAnnotation)
+				if on {
+					metav1.SetMetaDataAnnotation(&h.ObjectMeta, v1alpha1.PausedAnnotation, "me: a look at the backup")
+				}
+			})
+			time.Sleep(5 * time.Second)
+		}
+		w.enrol(func(h *metal3.BareMetalHost) {
+			h.Annotations = map[string]string{v1alpha1.TakenAnnotation: "ops: long ago"}
+		})
+		w.until("available", 10*time.Minute, inState(metal3.StateAvailable))
+		time.Sleep(5 * time.Minute)
+		if text := strings.Join(plan(PlanRelease), "\n"); strings.Contains(text, "restored") {
+			t.Errorf("a host that was never restored is planned like one: %s", text)
+		}
+		backup := w.backup()
+		w.pool()
+		w.until("provisioned", 10*time.Minute, inState(metal3.StateProvisioned))
+		_, boots := w.rack.running()
+		w.restoreFrom(backup)
+		pause(true)
+		if c := meta.FindStatusCondition(w.host().Status.Conditions, v1alpha1.ObservedCondition); c == nil || c.Reason != "InventoryRestored" {
+			t.Errorf("condition Observed of a paused host is %+v", c)
+		}
+		if got := plan(PlanRelease); len(got) != 1 || !strings.HasPrefix(got[0], "hold: paused") {
+			t.Errorf("paused: got %q", got)
+		}
+		pause(false)
+		w.until("hold", 10*time.Minute, waitsFor(RestoredHostRunning, w))
+		for name, look := range map[string]func(View, World) []Act{"what is next": Plan, "released": PlanRelease} {
+			if got := plan(look); len(got) != 1 || !strings.HasPrefix(got[0], "hold: its agent, or a person: the inventory was restored at ") {
+				t.Errorf("%s of a host that waits since a restore: got %q, want its hold", name, got)
+			}
+		}
+		pause(true)
+		w.changeHost(func(h *metal3.BareMetalHost) { h.Annotations[v1alpha1.TakenAnnotation] = "ops: it may go" })
+		pause(false)
+		w.until("available and off", 20*time.Minute, func(h *metal3.BareMetalHost) bool { return !h.Status.PoweredOn && inState(metal3.StateAvailable)(h) })
+		if c := meta.FindStatusCondition(w.host().Status.Conditions, v1alpha1.ObservedCondition); c != nil {
+			t.Errorf("condition Observed of a host that was seen is %+v", c)
+		}
+		if text := strings.Join(plan(PlanRelease), "\n"); strings.Contains(text, "restored") {
+			t.Errorf("the host was seen, and its plan is still %s", text)
+		}
+		if _, now := w.rack.running(); now != boots {
+			t.Errorf("%d boots, want the %d from before", now, boots)
 		}
 	})
 }

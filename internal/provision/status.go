@@ -48,7 +48,13 @@ func writeStatus(v View, out outcome, now time.Time) {
 		clearError(st)
 	}
 	writeHistory(v)
-	for _, c := range conditions(v, out, now) {
+	all := conditions(v, out, now)
+	if v.looksFirst() {
+		all = append(all, unseen(v))
+	} else {
+		meta.RemoveStatusCondition(&st.Conditions, v1alpha1.ObservedCondition)
+	}
+	for _, c := range all {
 		c.ObservedGeneration = v.Host.Generation
 		if c.LastTransitionTime.IsZero() {
 			c.LastTransitionTime = metav1.NewTime(now)

@@ -18,6 +18,9 @@ type View struct {
 	Inventory *v1alpha1.HostInventory
 	// PausedBy is what pauses the host from above: its pool, or all of metald; empty where nothing does.
 	PausedBy string
+	// Unseen is since when the host waits to be looked at again because the inventory was restored from a backup; zero where it
+	// does not. See restored.go.
+	Unseen time.Time
 }
 
 // state is where the host is. The mind's own record is written first, so it wins over the host's status.
