@@ -20,6 +20,10 @@ import (
 // ErrCorrupt is wrapped by the error for something in the file, or in a backup, that is not what was written.
 var ErrCorrupt = engine.ErrCorrupt
 
+// ErrNoBackup is Backup's error for an inventory in etcd. etcd copies itself, all of it and no part: a copy of our prefix alone
+// could not be put back by etcd's own tools, and theirs not by ours.
+var ErrNoBackup = errors.New("this inventory is kept in etcd: back it up with etcdctl snapshot save, together with the data directory")
+
 // A backup is a line that says what it is, a line of JSON that says when and how long, a copy of the file, and the SHA-256 of
 // all of that. A copy of the file alone would open as well when its end is missing, or look sound when a page of it is not.
 // It holds no key: the Secrets in it are as encrypted as they are in the file.
@@ -39,8 +43,12 @@ type BackupHead struct {
 // Backup writes a copy of everything as it is at one moment, while writes go on: what was acknowledged before the call is in
 // it. It returns how many bytes it wrote.
 func (s *Store) Backup(ctx context.Context, w io.Writer) (int64, error) {
+	copier, ok := s.backend.(snapshotter)
+	if !ok {
+		return 0, ErrNoBackup
+	}
 	sum := &summed{w: w, hash: sha256.New()}
-	err := s.engine.Snapshot(ctx, func(size, revision int64) (io.Writer, error) {
+	err := copier.Snapshot(ctx, func(size, revision int64) (io.Writer, error) {
 		head, err := json.Marshal(BackupHead{Time: s.now().UTC(), Revision: revision, Size: size})
 		if err != nil {
 			return nil, err

@@ -138,7 +138,7 @@ func TestRestoreReplacesAndMarks(t *testing.T) {
 	if err != nil || len(events) != 1 || events[0].Name != "old" {
 		t.Errorf("restored events: got %v, %v; want the old one", events, err)
 	}
-	entries, err := s.engine.Log(0, 1000)
+	entries, err := s.backend.Log(0, 1000)
 	if err != nil || len(entries) == 0 {
 		t.Fatalf("the record is empty: %v", err)
 	}

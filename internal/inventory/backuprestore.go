@@ -61,6 +61,9 @@ func restore(ctx context.Context, dir string, r io.Reader, got *Restored) error 
 		return err
 	}
 	defer l.release()
+	if known, err := placeIn(dir); err != nil || known != nil {
+		return errors.Join(err, fmt.Errorf("%w: restore that with etcdutl snapshot restore", errOnEtcd))
+	}
 	copied, err := os.CreateTemp(dir, "inventory.db.restoring-*")
 	if err != nil {
 		return fmt.Errorf("making a file for the backup: %w", err)
@@ -126,7 +129,7 @@ func syncDir(dir string) error {
 
 // Restored tells whether, and when, the inventory was last put back from a backup.
 func (s *Store) Restored() (r Restored, ok bool, err error) {
-	text, err := s.engine.Records(restoredBucket).Get(restoredKey)
+	text, err := s.backend.Records(restoredBucket).Get(context.Background(), restoredKey)
 	if err == nil && text != nil {
 		err = json.Unmarshal(text, &r)
 	}
@@ -134,4 +137,38 @@ func (s *Store) Restored() (r Restored, ok bool, err error) {
 		return Restored{}, false, fmt.Errorf("reading whether the inventory was restored: %w", err)
 	}
 	return r, text != nil, nil
+}
+
+// markRollback marks an inventory in etcd as restored where it is behind the newest checkpoint of this data directory: etcd's
+// own tools put it back, and they do not tell. It runs before anybody asks Restored.
+func (s *Store) markRollback(ctx context.Context) error {
+	if _, own := s.backend.(snapshotter); own {
+		return nil // Restore has marked it
+	}
+	newest, err := s.recorder.archive.Newest()
+	if err != nil || newest == nil {
+		return err
+	}
+	problem, err := s.behind(newest)
+	if err != nil || problem == "" {
+		return err
+	}
+	got := Restored{At: s.now().UTC()}
+	if head, _ := s.backend.Head(); head > 0 {
+		last, err := s.entries(head)
+		if err != nil {
+			return err
+		}
+		if r, err := audit.DecodeRecord(last[0].Payload); err == nil {
+			got.BackupOf = r.Time
+		}
+	}
+	text, err := json.Marshal(got)
+	if err == nil {
+		err = s.backend.Records(restoredBucket).Put(ctx, restoredKey, text)
+	}
+	if err != nil {
+		return fmt.Errorf("marking the inventory as restored: %w", err)
+	}
+	return nil
 }

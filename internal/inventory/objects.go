@@ -175,6 +175,8 @@ func explain(err error) error {
 		return nil
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("%w: %w", ErrFull, err)
+	case errors.Is(err, ErrUnavailable):
+		return err // etcd comes back
 	case status.Code(err) == codes.DataLoss:
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	case status.Code(err) == codes.Unavailable:

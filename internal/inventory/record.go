@@ -70,7 +70,7 @@ func (s *Store) Record(ctx context.Context, host string, act audit.Act) (uint64,
 	if err != nil {
 		return 0, err
 	}
-	entry, err := s.engine.Append(ctx, payload)
+	entry, err := s.backend.Append(ctx, payload)
 	if err != nil {
 		return 0, fmt.Errorf("recording the act %q: %w", act.Verb, err)
 	}

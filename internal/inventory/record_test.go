@@ -275,7 +275,7 @@ func TestOldRecordsMoveOut(t *testing.T) {
 			go func() {
 				var err error
 				for range n / writers {
-					if _, e := s.engine.Append(context.Background(), payload); e != nil {
+					if _, e := s.backend.Append(context.Background(), payload); e != nil {
 						err = e
 					}
 				}
@@ -298,7 +298,7 @@ func TestOldRecordsMoveOut(t *testing.T) {
 	if err != nil || len(files) != 2 {
 		t.Fatalf("files: %v, %v", files, err)
 	}
-	first, err := s.engine.Log(1, 1)
+	first, err := s.backend.Log(1, 1)
 	if err != nil || first[0].Seq != 2*segmentLength+1 {
 		t.Errorf("the database begins with %+v, %v", first, err)
 	}

@@ -59,7 +59,7 @@ func (s *Store) keepRecord(ctx context.Context) {
 
 // checkpoint signs the head of the record, if it moved since the last time.
 func (s *Store) checkpoint() error {
-	seq, hash := s.engine.Head()
+	seq, hash := s.backend.Head()
 	if s.recorder.checkpointed != nil && s.recorder.checkpointed.Seq == seq && s.recorder.checkpointed.Hash == hash {
 		return nil
 	}
@@ -74,30 +74,28 @@ func (s *Store) checkpoint() error {
 // archiveRecords moves the oldest records into a file once there are enough of them beyond those that stay. They are removed
 // when the file is durable.
 func (s *Store) archiveRecords(ctx context.Context) (moved bool, err error) {
-	first, err := s.engine.Log(1, 1)
+	first, err := s.backend.Log(1, 1)
 	if err != nil || len(first) == 0 {
 		return false, err
 	}
-	if head, _ := s.engine.Head(); head-first[0].Seq+1 < recordsKept+segmentLength {
+	if head, _ := s.backend.Head(); head-first[0].Seq+1 < recordsKept+segmentLength {
 		return false, nil
 	}
 	var old []audit.Entry
 	for len(old) < segmentLength {
-		some, err := s.engine.Log(first[0].Seq+uint64(len(old)), min(readAtOnce, segmentLength-len(old)))
+		some, err := s.backend.Log(first[0].Seq+uint64(len(old)), min(readAtOnce, segmentLength-len(old)))
 		if err != nil {
 			return false, err
 		}
 		if len(some) == 0 {
 			return false, errors.New("the log ends before its head")
 		}
-		for _, e := range some {
-			old = append(old, audit.Entry(e))
-		}
+		old = append(old, some...)
 	}
 	if err := s.recorder.archive.Store(old); err != nil {
 		return false, err
 	}
-	return true, s.engine.Trim(ctx, old[len(old)-1].Seq)
+	return true, s.backend.Trim(ctx, old[len(old)-1].Seq)
 }
 
 // compareRecord tells whether the record has forgotten what it had a checkpoint of: its database is older than the
@@ -108,24 +106,9 @@ func (s *Store) compareRecord(ctx context.Context) error {
 		return err
 	}
 	s.recorder.checkpointed = c
-	head, hash := s.engine.Head()
-	problem := ""
-	switch {
-	case !c.Signed(s.recorder.key.Public()):
-		problem = "it is not signed by this daemon's key"
-	case c.Seq > head:
-		problem = fmt.Sprintf("the record ends at entry %d", head)
-	case c.Seq == head && c.Hash == hash || c.Seq == 0:
-		return nil
-	default:
-		found, err := s.entries(c.Seq)
-		if err != nil {
-			return err
-		}
-		if len(found) > 0 && found[0].Hash == [32]byte(c.Hash) {
-			return nil
-		}
-		problem = "the record has another entry of that number"
+	problem, err := s.behind(c)
+	if err != nil || problem == "" {
+		return err
 	}
 	s.recorder.checkpointed = nil
 	s.logger.Error("the record does not go on from its newest checkpoint: the inventory was restored from a backup, or replaced",
@@ -135,21 +118,35 @@ func (s *Store) compareRecord(ctx context.Context) error {
 	return err
 }
 
+// behind says in which way the record is not what a checkpoint vouches for; empty where it is.
+func (s *Store) behind(c *audit.Checkpoint) (string, error) {
+	head, hash := s.backend.Head()
+	switch {
+	case !c.Signed(s.recorder.key.Public()):
+		return "it is not signed by this daemon's key", nil
+	case c.Seq > head:
+		return fmt.Sprintf("the record ends at entry %d", head), nil
+	case c.Seq == head && c.Hash == hash || c.Seq == 0:
+		return "", nil
+	}
+	found, err := s.entries(c.Seq)
+	if err != nil || len(found) > 0 && found[0].Hash == [32]byte(c.Hash) {
+		return "", err
+	}
+	return "the record has another entry of that number", nil
+}
+
 // entries answers some entries from one on, from the database or, where it has them no more, from a file; none past the head.
 func (s *Store) entries(from uint64) ([]audit.Entry, error) {
-	if head, _ := s.engine.Head(); from > head {
+	if head, _ := s.backend.Head(); from > head {
 		return nil, nil
 	}
-	log, err := s.engine.Log(from, readAtOnce)
+	log, err := s.backend.Log(from, readAtOnce)
 	if err != nil {
 		return nil, err
 	}
 	if len(log) > 0 && log[0].Seq == from {
-		found := make([]audit.Entry, len(log))
-		for i, e := range log {
-			found[i] = audit.Entry(e)
-		}
-		return found, nil
+		return log, nil
 	}
 	found, err := s.recorder.archive.Read(from)
 	if err != nil {
@@ -166,7 +163,7 @@ func (s *Store) entries(from uint64) ([]audit.Entry, error) {
 
 // ExportRecord writes all of the record up to now in the form that audit.Verify reads, under a fresh checkpoint.
 func (s *Store) ExportRecord(ctx context.Context, w io.Writer) error {
-	head, _ := s.engine.Head()
+	head, _ := s.backend.Head()
 	next := uint64(1)
 	key := s.recorder.key
 	return audit.Export(w, key.Origin(), func() ([]audit.Entry, error) {
@@ -213,7 +210,7 @@ func (s *Store) ReadRecord(ctx context.Context, since time.Time, each func(audit
 
 // recordFrom is an entry before which there is none of that time or later: the first of the newest piece that begins before.
 func (s *Store) recordFrom(since time.Time) (uint64, error) {
-	log, err := s.engine.Log(1, 1)
+	log, err := s.backend.Log(1, 1)
 	if err != nil || len(log) == 0 {
 		return 1, err
 	}

@@ -5,20 +5,18 @@ package inventory
 import (
 	"context"
 	"fmt"
-
-	"metald.io/metald/internal/inventory/engine"
 )
 
-// Records are small durable values of one bucket, beside the objects in the same file and through the same committer: no
+// Records are small durable values of one bucket, beside the objects in the same file or etcd: no
 // versions, no watches. DHCP leases live here.
 type Records struct {
 	bucket  string
-	records engine.Records
+	records rows
 }
 
 // Records returns the records of a bucket, which needs no making.
 func (s *Store) Records(bucket string) *Records {
-	return &Records{bucket: bucket, records: s.engine.Records(bucket)}
+	return &Records{bucket: bucket, records: s.backend.Records(bucket)}
 }
 
 // Put returns when the value is durable.
@@ -38,8 +36,8 @@ func (r *Records) Delete(ctx context.Context, key string) error {
 }
 
 // Get returns a copy of one value, nil where there is none.
-func (r *Records) Get(_ context.Context, key string) ([]byte, error) {
-	value, err := r.records.Get(key)
+func (r *Records) Get(ctx context.Context, key string) ([]byte, error) {
+	value, err := r.records.Get(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s %q: %w", r.bucket, key, err)
 	}
@@ -47,8 +45,8 @@ func (r *Records) Get(_ context.Context, key string) ([]byte, error) {
 }
 
 // All returns copies of all values, by key.
-func (r *Records) All(context.Context) (map[string][]byte, error) {
-	all, err := r.records.All()
+func (r *Records) All(ctx context.Context) (map[string][]byte, error) {
+	all, err := r.records.All(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading all %s: %w", r.bucket, err)
 	}

@@ -3,6 +3,7 @@
 package inventory
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,20 +11,23 @@ import (
 	"path/filepath"
 	"time"
 
-	bbolterrors "go.etcd.io/bbolt/errors"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"metald.io/metald/internal/inventory/engine"
+	"metald.io/metald/internal/inventory/etcd"
 )
 
 var (
 	// ErrHeld is wrapped by Open's error when another process has the inventory open.
-	ErrHeld = errors.New("inventory is in use")
+	ErrHeld = etcd.ErrHeld
 	// ErrFull is wrapped by the error of a write that found no room on the disk. Nothing was changed; it works again as soon
 	// as there is room.
 	ErrFull = engine.ErrFull
 	// ErrClosed is wrapped by errors after Close, and after an I/O error.
 	ErrClosed = engine.ErrClosed
+	// ErrUnavailable is wrapped by the error of what etcd did not answer in time: try again. A write may have been done.
+	ErrUnavailable = etcd.ErrAway
 	// ErrNewerSchema is wrapped by Open's error for a file that a newer metald has written.
 	ErrNewerSchema = engine.ErrNewerSchema
 )
@@ -37,22 +41,27 @@ type Options struct {
 	NoSync bool
 	// Encryption is the path of an EncryptionConfiguration; empty is the data directory's own, made at first.
 	Encryption string
+	// Etcd says in which etcd the inventory is kept; without endpoints it is a file in the data directory.
+	Etcd etcd.Config
 }
+
+// noter says what the record holds of the keys that one request changed; nil where that is nothing.
+type noter = func(ctx context.Context, events []*mvccpb.Event) []byte
 
 // Store is the open inventory of a data directory.
 type Store struct {
-	engine *engine.Engine
-	lock   *lock
-	logger *slog.Logger
-	now    func() time.Time
-	sealer *sealer
+	backend backend
+	lock    *lock
+	logger  *slog.Logger
+	now     func() time.Time
+	sealer  *sealer
 	// recorder writes the record of what is done, see KeepRecord.
 	recorder *recorder
 	stores
 }
 
-// Open opens or makes dir/inventory.db. While another process has it open, it waits a moment for that one to end, then
-// returns an error that wraps ErrHeld and names the other's process id.
+// Open opens or makes dir/inventory.db, or what o.Etcd says. While another process has it open, it waits a moment for that one to end, then
+// returns an error that wraps ErrHeld and names the other's process id; an etcd may be held by a process on another machine.
 func Open(dir string, o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -72,22 +81,24 @@ func Open(dir string, o Options) (*Store, error) {
 		l.release()
 		return nil, fmt.Errorf("opening the inventory in %s: %w", dir, err)
 	}
-	e, err := engine.Open(filepath.Join(dir, "inventory.db"), engine.Options{Logger: o.Logger, Now: o.Now, NoSync: o.NoSync, Note: r.note})
+	var b backend
+	if o.Etcd.Used() {
+		b, err = openEtcd(dir, l, o, r.note)
+	} else {
+		b, err = openFile(dir, o, r.note)
+	}
 	if err != nil {
 		l.release()
-		if errors.Is(err, bbolterrors.ErrTimeout) {
-			err = fmt.Errorf("%w by a process that does not take its lock: %w", ErrHeld, err)
-		}
 		return nil, fmt.Errorf("opening the inventory in %s: %w", dir, err)
 	}
-	s := &Store{engine: e, lock: l, logger: o.Logger, now: o.Now, recorder: r}
-	if s.sealer, err = openSealer(e.Client(), dir, o.Encryption); err == nil {
-		if err = s.open(); err != nil {
+	s := &Store{backend: b, lock: l, logger: o.Logger, now: o.Now, recorder: r}
+	if s.sealer, err = openSealer(b.Client(), dir, o.Encryption); err == nil {
+		if err = errors.Join(s.open(), s.markRollback(context.Background())); err != nil {
 			s.sealer.end()
 		}
 	}
 	if err != nil {
-		e.Close()
+		b.Close()
 		l.release()
 		return nil, fmt.Errorf("opening the inventory in %s: %w", dir, err)
 	}
@@ -95,14 +106,14 @@ func Open(dir string, o Options) (*Store, error) {
 }
 
 // Etcd returns a client that is answered by this store and never dials: for apiserver's stock etcd3 store.
-func (s *Store) Etcd() *clientv3.Client { return s.engine.Client() }
+func (s *Store) Etcd() *clientv3.Client { return s.backend.Client() }
 
 // Fatal yields the I/O error after which nothing more is acknowledged: the process must exit non-zero.
-func (s *Store) Fatal() <-chan error { return s.engine.Fatal() }
+func (s *Store) Fatal() <-chan error { return s.backend.Fatal() }
 
 // Close finishes the writes that were accepted, ends all watches and lets go of the file.
 func (s *Store) Close() error {
-	err := s.engine.Close()
+	err := s.backend.Close()
 	s.sealer.end()
 	s.lock.release()
 	return err
