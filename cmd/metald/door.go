@@ -66,6 +66,7 @@ func (a *access) open() (*door, error) {
 	// The server guards itself with priority and fairness; a second, slower guard here makes large imports crawl.
 	config.QPS = -1
 	config.UserAgent = "metald/" + programVersion()
+	explain(config)
 	d := &door{namespace: namespace}
 	for _, c := range []struct {
 		into *(*rest.RESTClient)

@@ -48,7 +48,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           filepath.Join("testdata", "script"),
 		UpdateScripts: *update,
-		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": untilMatch, "apply": apply(data)},
+		Cmds:          map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": untilMatch, "apply": apply(data), "ended": ended(data)},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("DATA", data)
 			e.Setenv("BMC_PORT", bmcPort)
@@ -122,6 +122,20 @@ func apply(data string) func(*testscript.TestScript, bool, []string) {
 				send(d.core.Put().AbsPath(path, object.GetName(), "status"))
 			}
 		}
+	}
+}
+
+// ended is "ended FILE USER": a kubeconfig with a login of the user that was over an hour ago.
+func ended(data string) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 2 {
+			ts.Fatalf("usage: ended FILE USER")
+		}
+		issued, err := daemon.SignLogin(data, daemon.Login{User: args[1], Life: time.Hour}, time.Now().Add(-2*time.Hour))
+		ts.Check(err)
+		text, err := issued.Kubeconfig(data, "", time.Now())
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
 	}
 }
 
