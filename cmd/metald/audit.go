@@ -249,6 +249,9 @@ func tellVerdict(w io.Writer, r audit.Report, findings []string, given int) erro
 	if r.Omitted > 0 {
 		fmt.Fprintf(w, "and %d more\n", r.Omitted)
 	}
+	for _, t := range r.Turns {
+		fmt.Fprintf(w, "note: %s\n", t)
+	}
 	if n := len(findings) + r.Omitted; n > 0 {
 		return codedError{exitError, fmt.Errorf("the record is not what the daemon wrote: %d findings", n)}
 	}

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"metald.io/metald/internal/daemon"
@@ -20,13 +20,19 @@ func newBackupCommand(a *access) *cobra.Command {
 	return &cobra.Command{
 		Use: "backup FILE|-", Short: "Copy the whole inventory while the daemon runs",
 		Long: `Copy the whole inventory while the daemon runs: every object, DHCP lease and the record, as they are at one moment, with a digest
-at the end. The file is there whole or not at all.
+at the end. The file is there whole or not at all, for your eyes alone, and replaces nothing.
 
 The Secrets in it are encrypted. Keep a copy of the data directory's pki/ and encryption.yaml apart from it: without them a restored
-daemon knows neither its Secrets nor its certificates, and with them the backup tells every password.`,
+daemon knows neither its Secrets nor its certificates, and with them the backup tells every password. Of the record it holds the newest
+entries; older ones lie in the data directory's audit/, which should be copied beside it.`,
 		Example: "  metald backup /backup/metald-$(date +%F).backup\n  metald backup - | ssh vault 'cat > metald.backup'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if args[0] != "-" {
+				if err := vacant(args[0]); err != nil {
+					return err
+				}
+			}
 			d, err := a.open()
 			if err != nil {
 				return err
@@ -50,18 +56,18 @@ daemon knows neither its Secrets nor its certificates, and with them the backup 
 	}
 }
 
-// writeBackup puts a file in its place once it is whole and on disk.
-func writeBackup(path string, from io.Reader) (int64, error) {
-	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o600))
+// writeBackup gives a file its name once it is whole and on disk, for its owner's eyes alone. It takes no name that something has.
+func writeBackup(path string, from io.Reader) (n int64, err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // with mode 0600
 	if err != nil {
 		return 0, err
 	}
-	defer f.Cleanup() //nolint:errcheck // it is there whole, or the error is told
-	n, err := io.Copy(f, from)
-	if err == nil {
-		err = f.CloseAtomicallyReplace()
+	defer os.Remove(f.Name())
+	n, err = io.Copy(f, from)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return 0, err
 	}
-	if err != nil {
+	if err := nameOnce(f.Name(), path); err != nil {
 		return 0, err
 	}
 	dir, err := os.Open(filepath.Dir(path)) // the name must last as well
@@ -69,6 +75,30 @@ func writeBackup(path string, from io.Reader) (int64, error) {
 		return 0, err
 	}
 	return n, errors.Join(dir.Sync(), dir.Close())
+}
+
+// nameOnce gives a file a name that nothing has yet, or fails. Not each file system has second names; there, whoever takes the
+// name in the same moment loses it.
+func nameOnce(file, name string) error {
+	err := os.Link(file, name)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := vacant(name); err != nil {
+		return err
+	}
+	return os.Rename(file, name)
+}
+
+// vacant refuses a name that something has.
+func vacant(path string) error {
+	switch _, err := os.Lstat(path); {
+	case err == nil:
+		return refusedErrorf("%s is there already, and a backup replaces nothing: choose another name", path)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return nil
 }
 
 func newRestoreCommand(a *access) *cobra.Command {

@@ -79,6 +79,12 @@ const (
 	Failed = "failed" // it did not come to its end; whether it had an effect, Error may tell
 )
 
+// The verbs of acts that say that the record does not go on from where it had been.
+const (
+	Restore = "restore backup"         // an older inventory, and the record in it, was put in the place of this one
+	GoOn    = "go on after a rollback" // the daemon found that its newest checkpoint vouches for more, or other, than it has
+)
+
 // Act is something that metald does to the world: its intent is on disk before it is done, and its outcome after.
 type Act struct {
 	// Verb is what is done: "switch on", "erase drives", "release join credential".

@@ -41,14 +41,33 @@ type Report struct {
 	Head     Hash
 	From, To time.Time
 	// Matched is how many of the given checkpoints lie in the export and agree with it.
-	Matched  int
+	Matched int
+	// Turns are where the record says itself that it was put back, oldest first: what a rollback that somebody meant looks like.
+	// They excuse no finding, as who has the machine could have written them.
+	Turns    []Turn
 	Findings []Finding
 	// Omitted is how many findings there are beyond those.
 	Omitted int
 }
 
+// Turn is one entry whose act is Restore or GoOn.
+type Turn struct {
+	Seq    uint64
+	Record Record
+}
+
+func (t Turn) String() string {
+	text := fmt.Sprintf("entry %d says that %s did at %s: %s", t.Seq, t.Record.Actor.User, stamp(t.Record.Time), t.Record.Act.Verb)
+	for _, more := range []string{t.Record.Act.Detail, t.Record.Reason} {
+		if more != "" {
+			text += ", " + more
+		}
+	}
+	return text
+}
+
 const (
-	// maxFindings are told; after that they are counted.
+	// maxFindings are told; after that they are counted. Turns have the same bound.
 	maxFindings = 100
 	// maxLine is the longest line taken. A record's words are cut to far less.
 	maxLine = 1 << 20
@@ -176,6 +195,9 @@ func (v *verifier) entry(line []byte) {
 	} else {
 		if r.Act != nil && r.Act.Intent >= e.Seq {
 			v.find(v.line, e.Seq, "it is the outcome of entry %d, which comes later", r.Act.Intent)
+		}
+		if r.Act != nil && (r.Act.Verb == Restore || r.Act.Verb == GoOn) && len(v.Turns) < maxFindings {
+			v.Turns = append(v.Turns, Turn{e.Seq, r})
 		}
 		if v.Entries == 0 {
 			v.From = r.Time
