@@ -19,8 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// meta is an object at its n-th change; it is paused, so that the daemon leaves a host alone.
-func meta(kind string, i, n int) metav1.ObjectMeta {
+// about is the metadata of an object at its n-th change; it is paused, so that the daemon leaves a host alone.
+func about(kind string, i, n int) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: "follow", Name: fmt.Sprintf("%s-%d", kind, i),
 		Annotations: map[string]string{counter: strconv.Itoa(n), metal3.PausedAnnotation: "clients"}}
 }

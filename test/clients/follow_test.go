@@ -28,9 +28,9 @@ import (
 
 // The changes: hosts are followed by a controller-runtime manager, ConfigMaps by a client-go informer.
 const (
-	hosts, hostChanges = 100, 50
-	maps, mapChanges   = 500, 10
-	writers            = 8
+	hostCount, hostChanges = 100, 50
+	mapCount, mapChanges   = 500, 10
+	writers                = 8
 )
 
 func scheme(t *testing.T) *runtime.Scheme {
@@ -98,7 +98,7 @@ func TestFollowersLoseNothing(t *testing.T) {
 	keeps(t, writer, atKill)
 	<-done
 	settled()
-	if got, want := acknowledged.count(), hosts*hostChanges+maps*mapChanges; got != want {
+	if got, want := acknowledged.count(), hostCount*hostChanges+mapCount*mapChanges; got != want {
 		t.Errorf("changes: got %d, want %d", got, want)
 	}
 	for name, s := range map[string]*seen{"manager's cache": hostsTold, "informer": mapsTold, "reconciler": hostsReconciled} {
@@ -198,8 +198,8 @@ func write(t *testing.T, c client.Client, l *ledger, from, to float64) <-chan st
 		all.Go(func() {
 			// Every object gets its next change before any gets its second next: all of them are under way at the kill.
 			for n := int(from*hostChanges) + 1; n <= int(to*hostChanges); n++ {
-				for i := w; i < hosts; i += writers {
-					host := &metal3.BareMetalHost{ObjectMeta: meta("host", i, n), Spec: metal3.BareMetalHostSpec{
+				for i := w; i < hostCount; i += writers {
+					host := &metal3.BareMetalHost{ObjectMeta: about("host", i, n), Spec: metal3.BareMetalHostSpec{
 						BootMACAddress: fmt.Sprintf("52:54:00:00:50:%02x", i), BMC: metal3.BMCDetails{Address: fmt.Sprintf("redfish://127.0.0.1:1/%d", i)}}}
 					insist(t, func() error { return change(t.Context(), c, host, n, false) })
 					l.note(host.Name, n)
@@ -208,8 +208,8 @@ func write(t *testing.T, c client.Client, l *ledger, from, to float64) <-chan st
 					continue
 				}
 				n := n / (hostChanges / mapChanges)
-				for i := w; i < maps; i += writers {
-					object := &corev1.ConfigMap{ObjectMeta: meta("map", i, n)}
+				for i := w; i < mapCount; i += writers {
+					object := &corev1.ConfigMap{ObjectMeta: about("map", i, n)}
 					// Every other one ends by being deleted.
 					deleted := n == mapChanges && i%2 == 0
 					insist(t, func() error { return change(t.Context(), c, object, n, deleted) })
