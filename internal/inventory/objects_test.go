@@ -27,7 +27,7 @@ var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func open(t *testing.T, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir, Options{NoSync: true, Now: func() time.Time { return start }})
+	s, err := Open(keptIn(dir, Options{NoSync: true, Now: func() time.Time { return start }}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ import (
 
 func openRecorded(t *testing.T, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir, Options{NoSync: true})
+	s, err := Open(keptIn(dir, Options{NoSync: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestActs(t *testing.T) {
 func TestCheckpointsAreKept(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		s, err := Open(dir, Options{NoSync: true})
+		s, err := Open(keptIn(dir, Options{NoSync: true}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -356,7 +356,7 @@ func snapshot(t *testing.T, s *Store) []byte {
 
 func TestReadingFromATimeOn(t *testing.T) {
 	now := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
-	s, err := Open(t.TempDir(), Options{NoSync: true, Now: func() time.Time { return now }})
+	s, err := Open(keptIn(t.TempDir(), Options{NoSync: true, Now: func() time.Time { return now }}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func credentials(name string) *corev1.Secret {
 
 func openSealed(t *testing.T, dir, encryption string) *inventory.Store {
 	t.Helper()
-	s, err := inventory.Open(dir, inventory.Options{NoSync: true, Encryption: encryption})
+	s, err := inventory.Open(inventory.KeptIn(dir, inventory.Options{NoSync: true, Encryption: encryption}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestLostKeyIsNotReplaced(t *testing.T) {
 	if err := os.Rename(key, key+".away"); err != nil {
 		t.Fatal(err)
 	}
-	_, err := inventory.Open(dir, inventory.Options{NoSync: true})
+	_, err := inventory.Open(inventory.KeptIn(dir, inventory.Options{NoSync: true}))
 	if !errors.Is(err, inventory.ErrNoKey) || !strings.Contains(err.Error(), key) {
 		t.Errorf("without its key: %v, want ErrNoKey and the file's name", err)
 	}
@@ -200,7 +200,7 @@ func TestPlainSecretsAreRefused(t *testing.T) {
 		"a short key":      {configuration(t, "secrets", "aesgcm: {keys: [{name: a, secret: YQ==}]}"), "secret is not of the expected length"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := inventory.Open(t.TempDir(), inventory.Options{NoSync: true, Encryption: c.file})
+			s, err := inventory.Open(inventory.KeptIn(t.TempDir(), inventory.Options{NoSync: true, Encryption: c.file}))
 			if err == nil {
 				s.Close()
 			}

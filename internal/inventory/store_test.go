@@ -28,7 +28,7 @@ func TestSecondOpenerIsToldWhoHoldsIt(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	began := time.Now()
-	_, err := Open(dir, Options{NoSync: true})
+	_, err := Open(keptIn(dir, Options{NoSync: true}))
 	if !errors.Is(err, ErrHeld) {
 		t.Fatalf("second Open: got %v, want ErrHeld", err)
 	}
@@ -53,7 +53,7 @@ func TestFileHeldByAStranger(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := Open(dir, Options{NoSync: true}); !errors.Is(err, ErrHeld) {
+	if _, err := Open(keptIn(dir, Options{NoSync: true})); !errors.Is(err, ErrHeld) {
 		t.Errorf("got %v, want ErrHeld", err)
 	}
 }
@@ -71,12 +71,12 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Open(dir, Options{NoSync: true})
+	_, err = Open(keptIn(dir, Options{NoSync: true}))
 	if !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "schema 99") {
 		t.Errorf("got %v, want ErrNewerSchema that names schema 99", err)
 	}
 	// The refusal let go of the directory.
-	if _, err := Open(dir, Options{NoSync: true}); errors.Is(err, ErrHeld) {
+	if _, err := Open(keptIn(dir, Options{NoSync: true})); errors.Is(err, ErrHeld) {
 		t.Error("a refused Open kept the lock")
 	}
 }

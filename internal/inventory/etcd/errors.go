@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -44,7 +45,7 @@ func (b *Backend) words(ctx context.Context, err error) error {
 	code := status.Code(err)
 	switch {
 	case ctx.Err() != nil:
-		return status.FromContextError(ctx.Err()).Err()
+		return spoken{status.FromContextError(ctx.Err()).Code(), ctx.Err()}
 	case code == codes.Unavailable, code == codes.DeadlineExceeded, errors.Is(err, context.DeadlineExceeded):
 		return spoken{codes.Unavailable, fmt.Errorf("%w: %s", ErrAway, text(err))}
 	}
@@ -74,7 +75,7 @@ func explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case status.Code(err) == codes.ResourceExhausted:
+	case errors.Is(rpctypes.Error(err), rpctypes.ErrNoSpace):
 		return fmt.Errorf("%w: %s", engine.ErrFull, text(err))
 	}
 	return err

@@ -77,6 +77,10 @@ func (b *Backend) Append(ctx context.Context, payload []byte) (audit.Entry, erro
 	if payload == nil {
 		payload = []byte{}
 	}
+	if err := b.takeTurn(limited); err != nil {
+		return audit.Entry{}, b.words(ctx, err)
+	}
+	defer b.endTurn()
 	_, entry, err := b.commit(limited, nil, nil, bytes.Clone(payload))
 	if err != nil {
 		return audit.Entry{}, explain(b.words(ctx, err))

@@ -32,9 +32,11 @@ const (
 	// list from the watch cache may be old.
 	oldest = "3.5.13"
 	// answerLimit is how long etcd may take to answer anything.
-	answerLimit = 10 * time.Second
+	answerLimit = 5 * time.Second
 	// startLimit is how long Open waits for the first answer.
 	startLimit = 5 * time.Second
+	// laggardLimit is how long it waits for other endpoints after that.
+	laggardLimit = 500 * time.Millisecond
 )
 
 // Options are Open's.
@@ -69,7 +71,9 @@ type Backend struct {
 	stop  chan struct{}   // closed by Close, and where nothing may be written any more
 	once  sync.Once
 	fatal chan error
-	wg    sync.WaitGroup
+	// closed is Close's: it works once.
+	closed atomic.Bool
+	wg     sync.WaitGroup
 
 	held    atomic.Pointer[hold]
 	holding sync.Mutex // one at a time takes the hold again
@@ -152,12 +156,22 @@ func (b *Backend) newClient() *clientv3.Client {
 	c.KV = clientv3.NewKVFromKVClient(wire{b}, nil)
 	c.Watcher = namespace.NewWatcher(b.raw.Watcher, b.keys.objects)
 	c.Lease, c.Maintenance, c.Cluster = lessor{b.raw.Lease, b}, b.raw.Maintenance, b.raw.Cluster
-	// apiserver's factory, which is not used here, would ask each endpoint whether it reports progress on demand.
-	feature.DefaultFeatureSupportChecker.CheckClient(b.ctx, b.raw, storage.RequestWatchProgress)
+	// apiserver's factory, which is not used here, would ask each endpoint whether it reports progress on demand. inspect has.
+	feature.DefaultFeatureSupportChecker.CheckClient(context.Background(), asked{}, storage.RequestWatchProgress)
 	return c
 }
 
-// inspect asks every endpoint who it is. One answer is enough; one that is too old is too much.
+// asked answers for endpoints that were asked already.
+type asked struct{}
+
+func (asked) Endpoints() []string { return []string{"metald-etcd"} }
+
+func (asked) Status(context.Context, string) (*clientv3.StatusResponse, error) {
+	return &clientv3.StatusResponse{Version: oldest}, nil
+}
+
+// inspect asks every endpoint who it is. One answer is enough, and the others get a moment more; one that is too old is too
+// much.
 func (b *Backend) inspect(ctx context.Context, endpoints []string) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
@@ -190,6 +204,9 @@ func (b *Backend) inspect(ctx context.Context, endpoints []string) error {
 		}
 		if found && b.cluster != a.status.Header.ClusterId {
 			return fmt.Errorf("%s belongs to another cluster than the other endpoints", a.endpoint)
+		}
+		if !found {
+			time.AfterFunc(laggardLimit, cancel)
 		}
 		found, b.cluster = true, a.status.Header.ClusterId
 	}
@@ -251,6 +268,9 @@ func (b *Backend) Fatal() <-chan error { return b.fatal }
 func (b *Backend) Close() error {
 	b.once.Do(func() { close(b.stop) })
 	b.wg.Wait()
+	if b.closed.Swap(true) {
+		return nil
+	}
 	b.letGo()
 	if err := errors.Join(b.client.Watcher.Close(), b.raw.Close()); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("closing the connection to etcd: %w", err)

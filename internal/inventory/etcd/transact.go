@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"metald.io/metald/internal/inventory/audit"
+	"metald.io/metald/internal/inventory/engine"
 )
 
 var (
@@ -27,17 +28,13 @@ var (
 // transact runs a transaction on full keys. One that writes is first tried as a reading one, which tells what the keys are
 // before it, and with that what the log will say; then it is done, on the condition that they are the same still.
 func (b *Backend) transact(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
-	select {
-	case <-b.stop:
-		return nil, errors.New("closed") // words says the rest
-	default:
-	}
 	if writes(req.Failure) {
 		return nil, status.Error(codes.Unimplemented, "a transaction that writes where its comparisons do not hold")
 	}
 	if !writes(req.Success) {
 		return b.kv.Txn(ctx, req)
 	}
+	turned := false
 	for {
 		before, err := b.kv.Txn(ctx, &pb.TxnRequest{Compare: req.Compare, Success: reads(req.Success), Failure: req.Failure})
 		if err != nil || !before.Succeeded {
@@ -47,6 +44,13 @@ func (b *Backend) transact(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResp
 		payload, err := b.note(ctx, events)
 		if err != nil {
 			return nil, err
+		}
+		if payload != nil && !turned {
+			if err := b.takeTurn(ctx); err != nil {
+				return nil, err
+			}
+			turned = true
+			defer b.endTurn()
 		}
 		resp, _, err := b.commit(ctx, append(conditions, req.Compare...), req.Success, payload)
 		if !errors.Is(err, errStale) {
@@ -130,20 +134,29 @@ func (b *Backend) note(ctx context.Context, events []*mvccpb.Event) (payload []b
 	return b.noter(ctx, events), nil
 }
 
-// commit does the operations, with an entry of the log if there is a payload, while the conditions hold and we are the holder.
-// It answers errStale where a condition did not hold.
-func (b *Backend) commit(ctx context.Context, conditions []*pb.Compare, ops []*pb.RequestOp, payload []byte) (_ *pb.TxnResponse, entry audit.Entry, _ error) {
-	if payload != nil {
-		select {
-		case b.turn <- struct{}{}:
-			defer func() { <-b.turn }()
-		case <-ctx.Done():
-			return nil, entry, ctx.Err()
-		case <-b.stop:
-			return nil, entry, errors.New("closed")
-		}
+// takeTurn waits for the one place from which the log grows. Who keeps it while he looks again is not overtaken for ever.
+func (b *Backend) takeTurn(ctx context.Context) error {
+	select {
+	case b.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.stop:
+		return engine.ErrClosed
 	}
+}
+
+func (b *Backend) endTurn() { <-b.turn }
+
+// commit does the operations, with an entry of the log if there is a payload and we have the turn, while the conditions hold
+// and we are the holder. It answers errStale where a condition did not hold.
+func (b *Backend) commit(ctx context.Context, conditions []*pb.Compare, ops []*pb.RequestOp, payload []byte) (_ *pb.TxnResponse, entry audit.Entry, _ error) {
 	for {
+		select {
+		case <-b.stop:
+			return nil, entry, engine.ErrClosed
+		default:
+		}
 		held := b.held.Load()
 		req := &pb.TxnRequest{
 			Compare: append([]*pb.Compare{createIs(b.keys.holder, held.created)}, conditions...),

@@ -5,6 +5,8 @@
 //
 // The package must not know which store it tests.
 //
+// upstream_test.go holds that nothing of upstream is left out without a reason.
+//
 // Start reading at Run; setup in suite.go builds the store and the hooks that upstream's tests ask for.
 package storetest
 

@@ -11,6 +11,7 @@ package etcdtest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -30,6 +31,7 @@ import (
 type Server struct {
 	// Endpoint is where clients reach it.
 	Endpoint string
+	dir      string
 	args     []string
 	cmd      *exec.Cmd
 	log      bytes.Buffer
@@ -40,9 +42,9 @@ type Server struct {
 func Start(t testing.TB, flags ...string) *Server {
 	t.Helper()
 	peer := "http://" + freeAddress(t)
-	s := &Server{Endpoint: "http://" + freeAddress(t)}
+	s := &Server{Endpoint: "http://" + freeAddress(t), dir: filepath.Join(t.TempDir(), "etcd")}
 	s.args = append([]string{
-		"--data-dir=" + filepath.Join(t.TempDir(), "etcd"), "--log-level=error", "--unsafe-no-fsync",
+		"--data-dir=" + s.dir, "--log-level=error", "--unsafe-no-fsync",
 		"--listen-client-urls=" + s.Endpoint, "--advertise-client-urls=" + s.Endpoint, "--listen-peer-urls=" + peer,
 		"--initial-advertise-peer-urls=" + peer, "--initial-cluster=default=" + peer,
 	}, flags...)
@@ -90,6 +92,23 @@ func (s *Server) Kill(t testing.TB) {
 	}
 	_ = s.cmd.Wait() // it was killed
 	s.cmd = nil
+}
+
+// Save keeps what etcd holds now, for a while with a restart. Each call of back puts it back, as an operator does with a
+// snapshot.
+func (s *Server) Save(t testing.TB) (back func()) {
+	t.Helper()
+	saved := filepath.Join(t.TempDir(), "saved")
+	replace := func(from, to string) {
+		t.Helper()
+		s.Kill(t)
+		if err := errors.Join(os.RemoveAll(to), os.CopyFS(to, os.DirFS(from))); err != nil {
+			t.Fatal(err)
+		}
+		s.Run(t)
+	}
+	replace(s.dir, saved)
+	return func() { replace(saved, s.dir) }
 }
 
 // Client sees all keys, as a person with etcdctl does. The caller closes it.
