@@ -12,13 +12,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/storage"
+
+	"metald.io/metald/internal/inventory"
 )
 
 // fullReason is the reason of a refusal for want of room.
 const fullReason metav1.StatusReason = "InsufficientStorage"
 
-// fullStore says in HTTP's words that the inventory's disk is full, where the stock store would answer with an internal
-// error: a client may then wait for room, and a person knows what to do.
+// fullStore says in HTTP's words that the inventory has no room, or that its etcd does not answer, where the stock store would
+// answer with an internal error: a client may then wait, and a person knows what to do.
 type fullStore struct{ storage.Interface }
 
 // Create implements storage.Interface.
@@ -36,12 +38,32 @@ func (s fullStore) GuaranteedUpdate(ctx context.Context, key string, out runtime
 	return full(s.Interface.GuaranteedUpdate(ctx, key, out, ignoreNotFound, preconditions, update, cached))
 }
 
+// Get implements storage.Interface.
+func (s fullStore) Get(ctx context.Context, key string, options storage.GetOptions, out runtime.Object) error {
+	return full(s.Interface.Get(ctx, key, options, out))
+}
+
+// GetList implements storage.Interface.
+func (s fullStore) GetList(ctx context.Context, key string, options storage.ListOptions, out runtime.Object) error {
+	return full(s.Interface.GetList(ctx, key, options, out))
+}
+
+// awaySeconds is when a client may ask again.
+const awaySeconds = 2
+
 func full(err error) error {
-	if !errors.Is(err, rpctypes.ErrNoSpace) && !errors.Is(err, rpctypes.ErrGRPCNoSpace) {
-		return err
+	switch {
+	case errors.Is(err, rpctypes.ErrNoSpace), errors.Is(err, rpctypes.ErrGRPCNoSpace):
+		return &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: fullReason,
+			Message: "the inventory has no room on its disk, so nothing was changed: make room in metald's data directory, or in its etcd, and try again",
+		}}
+	case errors.Is(err, inventory.ErrUnavailable):
+		away := apierrors.NewServiceUnavailable(err.Error() + ": try again; a write may have been done")
+		away.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: awaySeconds}
+		return away
+	case errors.Is(err, rpctypes.ErrRequestTooLarge):
+		return apierrors.NewRequestEntityTooLargeError("the object is larger than etcd takes (its --max-request-bytes)")
 	}
-	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: fullReason,
-		Message: "the disk of metald's data directory is full, so nothing was changed: make room and try again",
-	}}
+	return err
 }

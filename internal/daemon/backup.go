@@ -4,11 +4,15 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"os/user"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metald.io/metald/internal/inventory"
 	"metald.io/metald/internal/inventory/audit"
@@ -38,11 +42,25 @@ func Backups(store *inventory.Store, log *slog.Logger) http.Handler {
 		start := time.Now()
 		w.Header().Set("Content-Type", "application/octet-stream")
 		n, err := store.Backup(r.Context(), patient{w, http.NewResponseController(w)})
+		if errors.Is(err, inventory.ErrNoBackup) {
+			refuseBackup(w, err)
+			return
+		}
 		if err != nil {
 			log.Warn("a backup was not finished", "bytes", n, "err", err)
 			panic(http.ErrAbortHandler) // the reader must not take a part for the whole
 		}
 		log.Info("backup written", "bytes", n, "took", time.Since(start).Round(time.Millisecond))
+	})
+}
+
+// refuseBackup says why in the form in which clients of the API look for it.
+func refuseBackup(w http.ResponseWriter, why error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusNotImplemented)
+	_ = json.NewEncoder(w).Encode(metav1.Status{ // whoever does not read it has gone
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+		Status:   metav1.StatusFailure, Code: http.StatusNotImplemented, Reason: metav1.StatusReasonMethodNotAllowed, Message: why.Error(),
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"metald.io/metald/internal/cluster"
+	"metald.io/metald/internal/inventory"
 )
 
 const (
@@ -145,6 +146,8 @@ type StorageConfig struct {
 	// Encryption is the path of an EncryptionConfiguration (apiserver.config.k8s.io/v1) for Secrets, for instance with a KMS
 	// plug-in; empty is encryption.yaml in the data directory, made with a key of its own at the first start.
 	Encryption string `yaml:"encryption"`
+	// Etcd is where the inventory is kept instead of in a file of the data directory; no endpoints is a file.
+	Etcd inventory.EtcdConfig `yaml:"etcd"`
 }
 
 // LimitsConfig bounds what metald waits for, and what it does at a time. How long a host may stay in a state is part of the state table, not of the

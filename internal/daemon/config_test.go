@@ -13,6 +13,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"metald.io/metald/internal/inventory"
+	"metald.io/metald/internal/inventory/etcd"
 )
 
 const head = "apiVersion: config.metald.io/v1alpha1\nkind: MetaldConfiguration\n"
@@ -57,6 +60,18 @@ func TestConfigErrors(t *testing.T) {
 		{"plain URL for agents", head + "agents: {url: 'http://172.22.0.1'}\n", []string{`3: agents.url: "http://172.22.0.1": want https://host or https://host:port and nothing after it`}},
 		{"URL with a path", head + "boot: {url: 'http://172.22.0.1/boot'}\n", []string{`3: boot.url: "http://172.22.0.1/boot": want http://host or http://host:port and nothing after it`}},
 		{"sweep of a host", head + "bmc:\n  sweep: [10.0.0.0/24, 10.0.1.5/24]\n", []string{"4: bmc.sweep[1]: 10.0.1.5/24 has host bits set: want 10.0.1.0/24"}},
+		{"etcd in the clear", head + "storage: {etcd: {endpoints: ['http://10.0.0.1:2379']}}\n", []string{
+			`3: storage.etcd.endpoints[0]: "http://10.0.0.1:2379": want https for another machine: whoever can write to etcd owns every host`}},
+		{"etcd without a port", head + "storage:\n  etcd:\n    endpoints: ['https://10.0.0.1']\n", []string{
+			`5: storage.etcd.endpoints[0]: "https://10.0.0.1": want https://host:port and nothing after it`}},
+		{"half an etcd", head + "storage:\n  etcd:\n    endpoints: ['https://10.0.0.1:2379', 'http://127.0.0.1:2379']\n    ca: ca.crt\n    key: /k\n    prefix: a/\n", []string{
+			"5: storage.etcd.endpoints: some are https and some are not", `6: storage.etcd.ca: "ca.crt": want an absolute path`,
+			"4: storage.etcd.certificate: certificate and key come together",
+			`8: storage.etcd.prefix: prefix "a/": want one that begins with a slash and does not end with one, as /metald`}},
+		{"certificate for nobody", head + "storage: {etcd: {endpoints: ['http://127.0.0.1:2379'], ca: /ca}}\n", []string{
+			"3: storage.etcd.ca: is given, but no endpoint is https"}},
+		{"etcd without endpoints", head + "storage: {etcd: {prefix: /x}}\n", []string{
+			"3: storage.etcd.prefix: is given, but endpoints is empty: the inventory would be a file"}},
 		{"log level", head + "log: {level: loud}\n", []string{`3: log.level: "loud": want debug, info, warn or error`}},
 		{"no time to boot", head + "limits: {bootTimeout: 0s}\n", []string{"3: limits.bootTimeout: 0s is too short: want at least 1s"}},
 		{"less than no cap", head + "limits: {destructiveActsPerHour: -2}\n", []string{
@@ -191,6 +206,10 @@ func TestConfigExampleUncommented(t *testing.T) {
 	want.Boot = BootConfig{Listen: "172.22.0.1:80", URL: "http://172.22.0.1"}
 	want.Storage.Encryption = "/etc/metald/encryption.yaml" // shows another than the default
 	want.API.Authentication = "/etc/metald/authentication.yaml"
+	if e := got.Storage.Etcd; !e.Used() || e.CA == "" || e.Certificate == "" || e.Key == "" || e.Prefix != etcd.DefaultPrefix {
+		t.Errorf("uncommented example lost etcd, or does not tell its default prefix: %+v", e)
+	}
+	got.Storage.Etcd = inventory.EtcdConfig{}
 	if diff := cmp.Diff(want, got, cmpAddr); diff != "" {
 		t.Errorf("the defaults that deploy/metald.yaml tells (-true +told):\n%s", diff)
 	}

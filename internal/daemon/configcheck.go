@@ -65,6 +65,7 @@ func (c *Config) check(file string, at lines) error {
 	if e := c.Storage.Encryption; e != "" && !filepath.IsAbs(e) {
 		bad("storage.encryption", "%q: want an absolute path", e)
 	}
+	c.Storage.Etcd.Check(func(field, format string, args ...any) { bad("storage.etcd."+field, format, args...) })
 	if c.Limits.DestructiveActsPerHour < -1 {
 		bad("limits.destructiveActsPerHour", "%d: want a number of acts, 0 for none allowed, or -1 for no cap", c.Limits.DestructiveActsPerHour)
 	}

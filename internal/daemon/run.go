@@ -50,7 +50,8 @@ func Run(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
 		return fmt.Errorf("making data directory: %w", err)
 	}
-	store, err := inventory.Open(o.DataDir, inventory.Options{Logger: o.Logger, Now: time.Now, Encryption: o.Config.Storage.Encryption})
+	store, err := inventory.Open(o.DataDir, inventory.Options{Logger: o.Logger, Now: time.Now,
+		Encryption: o.Config.Storage.Encryption, Etcd: o.Config.Storage.Etcd})
 	if err != nil {
 		return fmt.Errorf("opening the inventory: %w", err)
 	}

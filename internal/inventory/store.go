@@ -42,8 +42,11 @@ type Options struct {
 	// Encryption is the path of an EncryptionConfiguration; empty is the data directory's own, made at first.
 	Encryption string
 	// Etcd says in which etcd the inventory is kept; without endpoints it is a file in the data directory.
-	Etcd etcd.Config
+	Etcd EtcdConfig
 }
+
+// EtcdConfig says which etcd, and how it is reached.
+type EtcdConfig = etcd.Config
 
 // noter says what the record holds of the keys that one request changed; nil where that is nothing.
 type noter = func(ctx context.Context, events []*mvccpb.Event) []byte
