@@ -84,6 +84,9 @@ func runImport(c *cobra.Command, d *door, in io.Reader, dryRun bool) error {
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "%d hosts: %d created, %d updated, %d unchanged, %d errors%s\n",
 		len(rows), counts[created], counts[updated], counts[unchanged], failed, dryRunSuffix(dryRun))
+	if e.uncompared {
+		fmt.Fprintln(c.ErrOrStderr(), "passwords of hosts that are there were not compared: this login may write Secrets, not read them")
+	}
 	switch failed {
 	case 0:
 		return nil

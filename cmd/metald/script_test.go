@@ -44,6 +44,7 @@ func TestScripts(t *testing.T) {
 	makeNamespace(t, data, "held")
 	makeNamespace(t, data, "audited")
 	makeNamespace(t, data, "backed")
+	makeNamespace(t, data, "operated")
 	bmcPort := startBMC(t)
 	testscript.Run(t, testscript.Params{
 		Dir:           filepath.Join("testdata", "script"),

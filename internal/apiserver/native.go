@@ -191,6 +191,8 @@ func installNative(server *genericapiserver.GenericAPIServer, options *backend, 
 			maps.Copy(resources[kind.version], registry.subresources())
 		case kind.version == rbacv1.SchemeGroupVersion:
 			resources[kind.version][kind.plural] = access.guard(store)
+		case kind.kind == "Secret":
+			resources[kind.version][kind.plural] = secretRegistry{named{Store: store, short: kind.short}, access}
 		default:
 			resources[kind.version][kind.plural] = named{Store: store, short: kind.short}
 		}

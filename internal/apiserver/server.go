@@ -128,6 +128,7 @@ func frontConfig(config Config, native *backend, gate *lifecycle, access *access
 	}
 	c.Authorization.Authorizer, c.RuleResolver = access, access
 	observe(c, config)
+	access.keepSecrets(c)
 	limit(c, config.Limits)
 	c.EffectiveVersion = effectiveVersion()
 	c.RESTOptionsGetter = native
