@@ -35,11 +35,11 @@ func backup(t *testing.T, s *Store) []byte {
 }
 
 // A backup taken while others write holds all that was acknowledged before it began, and one moment of the rest: each
-// writer's two keys always change together.
+// writer's two keys always change together, and the record has an entry of each change, in a chain that verifies.
 func TestBackupUnderLoad(t *testing.T) {
 	s := open(t, t.TempDir())
 	ctx, stop := context.WithCancel(t.Context())
-	const writers = 8
+	const writers = 64
 	var acknowledged [writers]atomic.Int64
 	var wg sync.WaitGroup
 	for w := range writers {
@@ -58,7 +58,7 @@ func TestBackupUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for range 5 {
+	for range 3 {
 		for w := range writers { // each writer moves on
 			for before := acknowledged[w].Load(); acknowledged[w].Load() == before && !t.Failed(); {
 				time.Sleep(time.Millisecond)
@@ -78,6 +78,17 @@ func TestBackupUnderLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		wellFormed(t, restored)
+		entries := map[string]int64{} // of each key
+		err = restored.ReadRecord(t.Context(), time.Time{}, func(_ audit.Entry, r audit.Record) (bool, error) {
+			for _, c := range r.Changes {
+				entries[c.Object.Name]++
+			}
+			return true, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		for w := range writers {
 			var values []int64
 			for _, key := range []string{"/a/%d", "/b/%d"} {
@@ -93,6 +104,9 @@ func TestBackupUnderLoad(t *testing.T) {
 			fmt.Sscan(string(all[fmt.Sprint(w)]), &n)
 			if values[0] != values[1] || values[0] < before[w] || n < before[w] || n > values[0] {
 				t.Errorf("writer %d: restored keys %v and record %d; want equal ones from %d on", w, values, n, before[w])
+			}
+			if a, b := entries[fmt.Sprintf("/a/%d", w)], entries[fmt.Sprintf("/b/%d", w)]; a != values[0] || b != values[0] {
+				t.Errorf("writer %d: %d and %d entries in the record of keys that were written %d times", w, a, b, values[0])
 			}
 		}
 		restored.Close()

@@ -4,6 +4,7 @@ package audit
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -53,6 +54,15 @@ func TestArchiveKeepsSegments(t *testing.T) {
 	}
 	if text, err := os.ReadFile(aside[0]); err != nil || !bytes.HasPrefix(text, log[0].Line()) || !bytes.HasSuffix(text, log[11].Line()) {
 		t.Errorf("what the segment said before is lost: %v", err)
+	}
+	// A site that moves a file away leaves a symbolic link.
+	moved := filepath.Join(t.TempDir(), "elsewhere.jsonl")
+	name := filepath.Join(a.dir, "records-00000000000000000013.jsonl")
+	if err := errors.Join(os.Rename(name, moved), os.Symlink(moved, name)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := a.Read(13); err != nil || len(got) != 13 || got[12].Hash != log[24].Hash {
+		t.Errorf("of a file that was moved behind a link: %d entries, %v", len(got), err)
 	}
 	if err := a.Store([]Entry{log[25], log[27]}); err == nil {
 		t.Error("a segment with a gap was stored")
