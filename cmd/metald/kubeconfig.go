@@ -33,8 +33,9 @@ With --user it signs a new login with the client CA of the data directory, which
 
   metald kubeconfig --user olga --group metald:operators --ttl 720h > olga.kubeconfig
 
-What somebody may do is said by roles and bindings. There are three groups that may do something from the start:
-metald:viewers, metald:operators and metald:admins; a tenant gets a RoleBinding in its namespace:
+What somebody may do is said by roles and bindings. There are groups that may do something from the start: metald:viewers,
+metald:operators, metald:auditors and metald:admins. A tenant gets a RoleBinding in its namespace, and in the group
+metald:tenants it sees the images that its pools can name:
 
   kubectl -n team-a create rolebinding tim --clusterrole=metald:tenant --user=tim
 
