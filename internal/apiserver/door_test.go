@@ -108,6 +108,10 @@ type door struct {
 	stop      func() error
 }
 
+// storeOptions say where the inventory of a data directory is kept: in a file there, unless the suite runs on etcd
+// (etcd_long_test.go).
+var storeOptions = func(string) inventory.Options { return inventory.Options{NoSync: true} }
+
 // The door that tests share: a start takes a second. A test that ends its server, or changes definitions, opens its own.
 var shared struct {
 	once  sync.Once
@@ -124,7 +128,7 @@ func sharedDoor(t *testing.T) (*door, string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		store, err := inventory.Open(dir, inventory.Options{NoSync: true})
+		store, err := inventory.Open(dir, storeOptions(dir))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,7 +156,8 @@ func sharedDoor(t *testing.T) (*door, string) {
 // open starts a server over a fresh inventory and ends it with the test.
 func open(t *testing.T) *door {
 	t.Helper()
-	store, err := inventory.Open(t.TempDir(), inventory.Options{NoSync: true})
+	dir := t.TempDir()
+	store, err := inventory.Open(dir, storeOptions(dir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,37 +34,73 @@ type Server struct {
 	dir      string
 	args     []string
 	cmd      *exec.Cmd
+	ended    <-chan error // closed when it has
 	log      bytes.Buffer
 }
 
-// Start runs an etcd with an empty data directory. It syncs nothing to the disk unless more flags say so: what is killed in
-// these tests is a process, and the kernel keeps what that has written.
+// Start runs an etcd with an empty data directory, until the test ends. It syncs nothing to the disk unless more flags say so:
+// what is killed in these tests is a process, and the kernel keeps what that has written.
 func Start(t testing.TB, flags ...string) *Server {
 	t.Helper()
-	peer := "http://" + freeAddress(t)
-	s := &Server{Endpoint: "http://" + freeAddress(t), dir: filepath.Join(t.TempDir(), "etcd")}
-	s.args = append([]string{
-		"--data-dir=" + s.dir, "--log-level=error", "--unsafe-no-fsync",
-		"--listen-client-urls=" + s.Endpoint, "--advertise-client-urls=" + s.Endpoint, "--listen-peer-urls=" + peer,
-		"--initial-advertise-peer-urls=" + peer, "--initial-cluster=default=" + peer,
-	}, flags...)
-	s.Run(t)
+	s, err := Launch(t.TempDir(), flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { s.Kill(t) })
 	return s
 }
 
-// Run starts it, or starts it again where it was killed, and waits until it answers.
+// Launch is Start for what outlives a test: End ends it.
+func Launch(dir string, flags ...string) (*Server, error) {
+	at, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	peer, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Endpoint: "http://" + at, dir: filepath.Join(dir, "etcd")}
+	s.args = append([]string{
+		"--data-dir=" + s.dir, "--log-level=error", "--unsafe-no-fsync",
+		"--listen-client-urls=" + s.Endpoint, "--advertise-client-urls=" + s.Endpoint, "--listen-peer-urls=http://" + peer,
+		"--initial-advertise-peer-urls=http://" + peer, "--initial-cluster=default=http://" + peer,
+	}, flags...)
+	return s, s.run()
+}
+
+// Run starts it again where it was killed, and waits until it answers.
 func (s *Server) Run(t testing.TB) {
 	t.Helper()
-	s.cmd = exec.Command(program(t), s.args...)
+	if err := s.run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) run() error {
+	path, err := program()
+	if err != nil {
+		return err
+	}
+	s.cmd = exec.Command(path, s.args...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that panics leaves nothing behind
-	runtime.LockOSThread()                                               // the signal comes when the thread ends that started it
-	defer runtime.UnlockOSThread()
-	if err := s.cmd.Start(); err != nil {
-		t.Fatalf("starting etcd: %v", err)
+	started := make(chan error, 1)
+	go func() {
+		// The signal comes when the thread ends that started it, so that one is kept for as long as it runs.
+		runtime.LockOSThread()
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = s.cmd.Wait() // it is killed
+		}
+		close(started)
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("starting etcd: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	s.ended = started
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for ctx.Err() == nil { // a client that finds nobody waits a second before it tries again
 		if c, err := net.Dial("tcp", strings.TrimPrefix(s.Endpoint, "http://")); err == nil {
@@ -73,24 +109,28 @@ func (s *Server) Run(t testing.TB) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	client := s.Client(t)
-	defer client.Close()
-	if _, err := client.Get(ctx, "/"); err != nil {
-		s.Kill(t)
-		t.Fatalf("starting etcd: %v: %s", err, s.log.String())
+	client, err := s.dial()
+	if err == nil {
+		_, err = client.Get(ctx, "/")
+		client.Close()
 	}
+	if err != nil {
+		s.End()
+		return fmt.Errorf("starting etcd: %w: %s", err, s.log.String())
+	}
+	return nil
 }
 
 // Kill ends it as a power cut would: with no word.
-func (s *Server) Kill(t testing.TB) {
-	t.Helper()
+func (s *Server) Kill(testing.TB) { s.End() }
+
+// End ends it, once.
+func (s *Server) End() {
 	if s.cmd == nil {
 		return
 	}
-	if err := s.cmd.Process.Kill(); err != nil {
-		t.Errorf("killing etcd: %v", err)
-	}
-	_ = s.cmd.Wait() // it was killed
+	_ = s.cmd.Process.Kill() // it is running, or has ended
+	<-s.ended
 	s.cmd = nil
 }
 
@@ -114,37 +154,39 @@ func (s *Server) Save(t testing.TB) (back func()) {
 // Client sees all keys, as a person with etcdctl does. The caller closes it.
 func (s *Server) Client(t testing.TB) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint}, DialTimeout: 10 * time.Second, Logger: zap.NewNop()})
+	c, err := s.dial()
 	if err != nil {
 		t.Fatalf("making an etcd client: %v", err)
 	}
 	return c
 }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+func (s *Server) dial() (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint}, DialTimeout: 10 * time.Second, Logger: zap.NewNop()})
 }
 
-func program(t testing.TB) string {
-	t.Helper()
+// freeAddress is one that nobody listened on a moment ago.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+func program() (string, error) {
 	path := os.Getenv("METALD_ETCD")
 	if path == "" {
 		root, err := repository()
 		if err != nil {
-			t.Fatal(err)
+			return "", err
 		}
 		path = filepath.Join(root, "build", "etcd")
 	}
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("this test needs an etcd and finds none: make one with `make etcd`, or name one in METALD_ETCD: %v", err)
+		return "", fmt.Errorf("this test needs an etcd and finds none: make one with `make etcd`, or name one in METALD_ETCD: %w", err)
 	}
-	return path
+	return path, nil
 }
 
 // repository is the directory above this one that holds the main module.
