@@ -18,26 +18,40 @@ import (
 )
 
 // Archive is the directory beside the database: segments of old entries, each a file of lines, and the checkpoints. Nothing
-// in it is ever removed or changed by metald but the file of the newest checkpoint.
-type Archive struct{ dir string }
+// in it is ever removed or changed by metald but old checkpoints, for each of which a newer one vouches.
+type Archive struct {
+	dir string
+	// most is how many bytes AllFile may have before it is put aside.
+	most int64
+}
 
 // The files of checkpoints in an archive.
 const (
-	NewestFile = "checkpoint"  // the newest one
-	AllFile    = "checkpoints" // all, oldest first
+	NewestFile = "checkpoint"      // the newest one
+	AllFile    = "checkpoints"     // all, oldest first
+	OldFile    = "checkpoints.old" // those before, once they were many
 )
+
+// mostCheckpoints is some 50,000 of them: the last six days at the least.
+const mostCheckpoints = 16 << 20
 
 // OpenArchive makes the directory where it is missing.
 func OpenArchive(dir string) (*Archive, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the audit directory: %w", err)
 	}
-	return &Archive{dir}, nil
+	return &Archive{dir, mostCheckpoints}, nil
 }
 
 // Keep writes a checkpoint: the newest one whole or not at all, and behind the older ones.
 func (a *Archive) Keep(c Checkpoint) error {
-	all, err := os.OpenFile(filepath.Join(a.dir, AllFile), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+	path := filepath.Join(a.dir, AllFile)
+	if info, err := os.Stat(path); err == nil && info.Size() >= a.most {
+		if err := os.Rename(path, filepath.Join(a.dir, OldFile)); err != nil {
+			return fmt.Errorf("keeping a checkpoint: %w", err)
+		}
+	}
+	all, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("keeping a checkpoint: %w", err)
 	}

@@ -112,3 +112,48 @@ func TestArchiveKeepsCheckpoints(t *testing.T) {
 		t.Errorf("after a torn line: %v, %v", found, err)
 	}
 }
+
+// Checkpoints do not fill the disk: the older ones are put aside, and of those the older ones go. The newest is always there.
+func TestArchiveBoundsCheckpoints(t *testing.T) {
+	dir := t.TempDir()
+	a, err := OpenArchive(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := keyOf(t, 1)
+	a.most = 10 * int64(len(key.Checkpoint(1, Hash{}, start).Line()))
+	const n = 95
+	for seq := range uint64(n) {
+		if err := a.Keep(key.Checkpoint(seq+1, Hash{}, start)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var kept []uint64
+	for _, name := range []string{OldFile, AllFile} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if int64(len(text)) > a.most+400 {
+			t.Errorf("%s has %d bytes, want %d at most, and a line", name, len(text), a.most)
+		}
+		found, err := ReadCheckpoints(bytes.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range found {
+			kept = append(kept, c.Seq)
+		}
+	}
+	for i, seq := range kept {
+		if want := uint64(n - len(kept) + i + 1); seq != want {
+			t.Fatalf("checkpoint %d is kept in place %d, want %d: the last ones without a gap", seq, i, want)
+		}
+	}
+	if len(kept) < 10 {
+		t.Errorf("%d checkpoints are kept, want 10 at the least", len(kept))
+	}
+	if newest, err := a.Newest(); err != nil || newest.Seq != n {
+		t.Errorf("the newest: %+v, %v", newest, err)
+	}
+}
