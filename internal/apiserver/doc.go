@@ -12,5 +12,5 @@
 //
 // Start reading at New in server.go, then storage.go (how the stock store meets the inventory), native.go (the
 // compiled-in kinds), definitions.go (how the CustomResourceDefinitions come up), collect.go (what a cluster's controllers
-// for garbage and namespaces do), limits.go (how much a client may ask).
+// for garbage and namespaces do), oidc.go (whose tokens let in), rbac/ (who may do what), limits.go (how much a client may ask).
 package apiserver

@@ -23,6 +23,8 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/storage"
+
+	"metald.io/metald/internal/apiserver/rbac"
 )
 
 var (
@@ -80,8 +82,8 @@ func init() {
 	nativeScheme.AddUnversionedTypes(corev1.SchemeGroupVersion,
 		&metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})
 	nativeScheme.AddTypeDefaultingFunc(&corev1.Secret{}, func(object any) { defaultSecret(object.(*corev1.Secret)) })
-	nativeScheme.AddTypeDefaultingFunc(&rbacv1.RoleBinding{}, func(object any) { defaultRoleBinding(object.(*rbacv1.RoleBinding)) })
-	nativeScheme.AddTypeDefaultingFunc(&rbacv1.ClusterRoleBinding{}, func(object any) { defaultClusterRoleBinding(object.(*rbacv1.ClusterRoleBinding)) })
+	nativeScheme.AddTypeDefaultingFunc(&rbacv1.RoleBinding{}, func(object any) { rbac.DefaultRoleBinding(object.(*rbacv1.RoleBinding)) })
+	nativeScheme.AddTypeDefaultingFunc(&rbacv1.ClusterRoleBinding{}, func(object any) { rbac.DefaultClusterRoleBinding(object.(*rbacv1.ClusterRoleBinding)) })
 	nativeScheme.AddTypeDefaultingFunc(&flowcontrolv1.FlowSchema{}, func(object any) { defaultFlowSchema(object.(*flowcontrolv1.FlowSchema)) })
 	nativeScheme.AddTypeDefaultingFunc(&flowcontrolv1.PriorityLevelConfiguration{}, func(object any) { defaultPriorityLevel(object.(*flowcontrolv1.PriorityLevelConfiguration)) })
 	for _, kind := range nativeKinds() {
@@ -171,8 +173,8 @@ var _ rest.ShortNamesProvider = named{}
 func (n named) ShortNames() []string { return n.short }
 
 // installNative serves the compiled-in kinds, reviews what access may do, and returns the registry of namespaces.
-func installNative(server *genericapiserver.GenericAPIServer, options *backend, access *accessControl) (*genericregistry.Store, error) {
-	resources := access.reviews()
+func installNative(server *genericapiserver.GenericAPIServer, options *backend, access *rbac.Access) (*genericregistry.Store, error) {
+	resources := access.Reviews()
 	var namespaceStore *genericregistry.Store
 	for _, kind := range nativeKinds() {
 		store, err := kind.store(options)
@@ -190,9 +192,9 @@ func installNative(server *genericapiserver.GenericAPIServer, options *backend, 
 			resources[kind.version][kind.plural] = registry
 			maps.Copy(resources[kind.version], registry.subresources())
 		case kind.version == rbacv1.SchemeGroupVersion:
-			resources[kind.version][kind.plural] = access.guard(store)
+			resources[kind.version][kind.plural] = access.Guard(store)
 		case kind.kind == "Secret":
-			resources[kind.version][kind.plural] = secretRegistry{named{Store: store, short: kind.short}, access}
+			resources[kind.version][kind.plural] = access.Secrets(store)
 		default:
 			resources[kind.version][kind.plural] = named{Store: store, short: kind.short}
 		}

@@ -26,6 +26,8 @@ import (
 	"k8s.io/apiserver/pkg/storage/value"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/rest"
+
+	"metald.io/metald/internal/apiserver/rbac"
 )
 
 // shutdownGrace is how long requests may take to end when the server stops; watches are ended at once.
@@ -65,7 +67,7 @@ type Server struct {
 	front     *genericapiserver.GenericAPIServer
 	custom    *apiextensions.CustomResourceDefinitions
 	collector *collector
-	access    *accessControl
+	access    *rbac.Access
 	tokens    *tokens // nil where certificates alone let in
 	ready     chan struct{}
 	logger    *slog.Logger
@@ -75,7 +77,7 @@ type Server struct {
 func New(config Config) (*Server, error) {
 	native := newBackend(config, nativeCodec())
 	gate := &lifecycle{}
-	access := newAccessControl(native.client, config.Logger)
+	access := rbac.New(native.client, storagePrefix, config.Logger)
 	var err error
 	if config.tokens, err = newTokens(config.Authentication, config.Logger); err != nil {
 		return nil, err
@@ -121,14 +123,14 @@ func New(config Config) (*Server, error) {
 }
 
 // frontConfig is the configuration of the server in front, which the one behind it shares.
-func frontConfig(config Config, native *backend, gate *lifecycle, access *accessControl) (*genericapiserver.Config, error) {
+func frontConfig(config Config, native *backend, gate *lifecycle, access *rbac.Access) (*genericapiserver.Config, error) {
 	c := genericapiserver.NewConfig(nativeCodecs)
 	if err := secure(c, config); err != nil {
 		return nil, err
 	}
 	c.Authorization.Authorizer, c.RuleResolver = access, access
 	observe(c, config)
-	access.keepSecrets(c)
+	access.KeepSecrets(c)
 	limit(c, config.Limits)
 	c.EffectiveVersion = effectiveVersion()
 	c.RESTOptionsGetter = native
@@ -175,7 +177,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	go s.access.follow(ctx)
+	go s.access.Follow(ctx)
 	if s.tokens != nil {
 		go s.tokens.follow(ctx)
 	}
@@ -205,7 +207,7 @@ func (s *Server) settle(ctx context.Context) error {
 	if err := s.ensureNamespaces(ctx); err != nil {
 		return err
 	}
-	if err := s.ensureRoles(ctx); err != nil {
+	if err := rbac.EnsureRoles(ctx, s.front.LoopbackClientConfig, fieldManager); err != nil {
 		return err
 	}
 	if err := s.ensureFlows(ctx); err != nil {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apiserver
+package rbac
 
 import (
 	"fmt"
@@ -11,93 +11,26 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 )
 
-// accessKinds are the kinds that say who may do what.
-func accessKinds() []nativeKind {
-	version := rbacv1.SchemeGroupVersion
-	return []nativeKind{
-		{
-			version: version, kind: "Role", plural: "roles", singular: "role",
-			new:     func() runtime.Object { return &rbacv1.Role{} },
-			newList: func() runtime.Object { return &rbacv1.RoleList{} },
-			rules:   rules{validate: validateRole, upsert: true},
-			columns: columns{roleHeads, func(object runtime.Object) []any { return stampCells(&object.(*rbacv1.Role).ObjectMeta) }},
-		},
-		{
-			version: version, kind: "RoleBinding", plural: "rolebindings", singular: "rolebinding",
-			new:     func() runtime.Object { return &rbacv1.RoleBinding{} },
-			newList: func() runtime.Object { return &rbacv1.RoleBindingList{} },
-			rules:   rules{prepare: prepareRoleBinding, validate: validateRoleBinding, upsert: true},
-			columns: columns{bindingHeads, func(object runtime.Object) []any {
-				binding := object.(*rbacv1.RoleBinding)
-				return bindingCells(&binding.ObjectMeta, binding.RoleRef, binding.Subjects)
-			}},
-		},
-		{
-			version: version, kind: "ClusterRole", plural: "clusterroles", singular: "clusterrole", global: true,
-			new:     func() runtime.Object { return &rbacv1.ClusterRole{} },
-			newList: func() runtime.Object { return &rbacv1.ClusterRoleList{} },
-			rules:   rules{validate: validateClusterRole, upsert: true},
-			columns: columns{roleHeads, func(object runtime.Object) []any { return stampCells(&object.(*rbacv1.ClusterRole).ObjectMeta) }},
-		},
-		{
-			version: version, kind: "ClusterRoleBinding", plural: "clusterrolebindings", singular: "clusterrolebinding", global: true,
-			new:     func() runtime.Object { return &rbacv1.ClusterRoleBinding{} },
-			newList: func() runtime.Object { return &rbacv1.ClusterRoleBindingList{} },
-			rules:   rules{prepare: prepareClusterRoleBinding, validate: validateClusterRoleBinding, upsert: true},
-			columns: columns{bindingHeads, func(object runtime.Object) []any {
-				binding := object.(*rbacv1.ClusterRoleBinding)
-				return bindingCells(&binding.ObjectMeta, binding.RoleRef, binding.Subjects)
-			}},
-		},
-	}
+// PrepareRoleBinding fills in what an apply or a patch has put together since it was decoded.
+func PrepareRoleBinding(object, _ runtime.Object) { DefaultRoleBinding(object.(*rbacv1.RoleBinding)) }
+
+// PrepareClusterRoleBinding does the same.
+func PrepareClusterRoleBinding(object, _ runtime.Object) {
+	DefaultClusterRoleBinding(object.(*rbacv1.ClusterRoleBinding))
 }
 
-var (
-	roleHeads    = []metav1.TableColumnDefinition{column("Name", "string", 0), column("Created At", "date", 0)}
-	bindingHeads = []metav1.TableColumnDefinition{
-		column("Name", "string", 0), column("Role", "string", 0), column("Age", "string", 0),
-		column("Users", "string", 1), column("Groups", "string", 1), column("ServiceAccounts", "string", 1),
-	}
-)
-
-func stampCells(meta *metav1.ObjectMeta) []any {
-	return []any{meta.Name, meta.CreationTimestamp.UTC().Format("2006-01-02T15:04:05Z")}
-}
-
-func bindingCells(meta *metav1.ObjectMeta, role rbacv1.RoleRef, subjects []rbacv1.Subject) []any {
-	names := map[string][]string{}
-	for _, subject := range subjects {
-		name := subject.Name
-		if subject.Kind == rbacv1.ServiceAccountKind {
-			name = subject.Namespace + "/" + name
-		}
-		names[subject.Kind] = append(names[subject.Kind], name)
-	}
-	list := func(kind string) string { return strings.Join(names[kind], ", ") }
-	return []any{meta.Name, role.Kind + "/" + role.Name, age(meta.CreationTimestamp.Time),
-		list(rbacv1.UserKind), list(rbacv1.GroupKind), list(rbacv1.ServiceAccountKind)}
-}
-
-// The two prepare what an apply or a patch has put together since it was decoded.
-
-func prepareRoleBinding(object, _ runtime.Object) { defaultRoleBinding(object.(*rbacv1.RoleBinding)) }
-
-func prepareClusterRoleBinding(object, _ runtime.Object) {
-	defaultClusterRoleBinding(object.(*rbacv1.ClusterRoleBinding))
-}
-
-// defaultRoleBinding fills in the API groups that `kubectl` leaves out.
-func defaultRoleBinding(binding *rbacv1.RoleBinding) {
+// DefaultRoleBinding fills in the API groups that `kubectl` leaves out.
+func DefaultRoleBinding(binding *rbacv1.RoleBinding) {
 	defaultReference(&binding.RoleRef, binding.Subjects)
 }
 
-func defaultClusterRoleBinding(binding *rbacv1.ClusterRoleBinding) {
+// DefaultClusterRoleBinding does the same.
+func DefaultClusterRoleBinding(binding *rbacv1.ClusterRoleBinding) {
 	defaultReference(&binding.RoleRef, binding.Subjects)
 }
 
@@ -128,12 +61,14 @@ func isPathSegment(name string, _ bool) (problems []string) {
 	return problems
 }
 
-func validateRole(object, _ runtime.Object) field.ErrorList {
+// ValidateRole checks a Role.
+func ValidateRole(object, _ runtime.Object) field.ErrorList {
 	role := object.(*rbacv1.Role)
 	return append(validateName(&role.ObjectMeta, true), validateRules(role.Rules, true)...)
 }
 
-func validateClusterRole(object, _ runtime.Object) field.ErrorList {
+// ValidateClusterRole checks a ClusterRole.
+func ValidateClusterRole(object, _ runtime.Object) field.ErrorList {
 	role := object.(*rbacv1.ClusterRole)
 	errs := append(validateName(&role.ObjectMeta, false), validateRules(role.Rules, false)...)
 	if role.AggregationRule == nil {
@@ -181,7 +116,8 @@ func validateRules(list []rbacv1.PolicyRule, namespaced bool) field.ErrorList {
 	return errs
 }
 
-func validateRoleBinding(object, old runtime.Object) field.ErrorList {
+// ValidateRoleBinding checks a RoleBinding, and that it keeps its role.
+func ValidateRoleBinding(object, old runtime.Object) field.ErrorList {
 	binding := object.(*rbacv1.RoleBinding)
 	errs := validateName(&binding.ObjectMeta, true)
 	errs = append(errs, validateReference(binding.RoleRef, "ClusterRole", "Role")...)
@@ -191,7 +127,8 @@ func validateRoleBinding(object, old runtime.Object) field.ErrorList {
 	return append(errs, validateSubjects(binding.Subjects, binding.Namespace)...)
 }
 
-func validateClusterRoleBinding(object, old runtime.Object) field.ErrorList {
+// ValidateClusterRoleBinding checks a ClusterRoleBinding, and that it keeps its role.
+func ValidateClusterRoleBinding(object, old runtime.Object) field.ErrorList {
 	binding := object.(*rbacv1.ClusterRoleBinding)
 	errs := validateName(&binding.ObjectMeta, false)
 	errs = append(errs, validateReference(binding.RoleRef, "ClusterRole")...)

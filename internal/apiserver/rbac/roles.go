@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apiserver
+package rbac
 
 import (
 	"bufio"
@@ -16,9 +16,19 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	rbacv1client "k8s.io/client-go/kubernetes/typed/rbac/v1"
+	"k8s.io/client-go/rest"
 )
+
+// decoder reads roles and bindings, as they are stored and as they are written here.
+var decoder = func() runtime.Decoder {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(rbacv1.AddToScheme(scheme))
+	return serializer.NewCodecFactory(scheme).UniversalDeserializer()
+}()
 
 // readyRolesYAML names kinds of metald's, which this package's code does not.
 //
@@ -28,7 +38,6 @@ var readyRolesYAML []byte
 // readyRoles reads the roles and bindings that each inventory has, in the order in which they are made.
 func readyRoles() (roles []*rbacv1.ClusterRole, bindings []*rbacv1.ClusterRoleBinding, err error) {
 	documents := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(readyRolesYAML)))
-	codec := nativeCodecs.UniversalDeserializer()
 	for {
 		text, err := documents.Read()
 		if errors.Is(err, io.EOF) {
@@ -40,7 +49,7 @@ func readyRoles() (roles []*rbacv1.ClusterRole, bindings []*rbacv1.ClusterRoleBi
 		if !bytes.Contains(text, []byte("kind:")) {
 			continue // the file's own comment
 		}
-		object, err := runtime.Decode(codec, text)
+		object, err := runtime.Decode(decoder, text)
 		if err != nil {
 			return nil, nil, fmt.Errorf("reading the ready roles: %w", err)
 		}
@@ -68,10 +77,10 @@ func kept(meta *metav1.ObjectMeta) bool {
 	return meta.Annotations[rbacv1.AutoUpdateAnnotationKey] == "true"
 }
 
-// ensureRoles makes the ready roles that are missing and mends those that were narrowed. It only ever adds: what a person
-// has granted beside them is theirs.
-func (s *Server) ensureRoles(ctx context.Context) error {
-	client, err := rbacv1client.NewForConfig(s.front.LoopbackClientConfig)
+// EnsureRoles makes the ready roles that are missing and mends those that were narrowed, as manager. It only ever adds: what a
+// person has granted beside them is theirs.
+func EnsureRoles(ctx context.Context, api *rest.Config, manager string) error {
+	client, err := rbacv1client.NewForConfig(api)
 	if err != nil {
 		return fmt.Errorf("building a client for roles: %w", err)
 	}
@@ -80,22 +89,22 @@ func (s *Server) ensureRoles(ctx context.Context) error {
 		return err
 	}
 	for _, want := range roles {
-		if err := ensureRole(ctx, client, want); err != nil {
+		if err := ensureRole(ctx, client, want, manager); err != nil {
 			return fmt.Errorf("making ClusterRole %s: %w", want.Name, err)
 		}
 	}
 	for _, want := range bindings {
-		if err := ensureBinding(ctx, client, want); err != nil {
+		if err := ensureBinding(ctx, client, want, manager); err != nil {
 			return fmt.Errorf("making ClusterRoleBinding %s: %w", want.Name, err)
 		}
 	}
 	return nil
 }
 
-func ensureRole(ctx context.Context, client rbacv1client.RbacV1Interface, want *rbacv1.ClusterRole) error {
+func ensureRole(ctx context.Context, client rbacv1client.RbacV1Interface, want *rbacv1.ClusterRole, manager string) error {
 	is, err := client.ClusterRoles().Get(ctx, want.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		_, err = client.ClusterRoles().Create(ctx, want, metav1.CreateOptions{FieldManager: fieldManager})
+		_, err = client.ClusterRoles().Create(ctx, want, metav1.CreateOptions{FieldManager: manager})
 		return err
 	}
 	if err != nil || !kept(&is.ObjectMeta) {
@@ -106,11 +115,11 @@ func ensureRole(ctx context.Context, client rbacv1client.RbacV1Interface, want *
 		return nil
 	}
 	is.Rules = append(is.Rules, missing...)
-	_, err = client.ClusterRoles().Update(ctx, is, metav1.UpdateOptions{FieldManager: fieldManager})
+	_, err = client.ClusterRoles().Update(ctx, is, metav1.UpdateOptions{FieldManager: manager})
 	return err
 }
 
-func ensureBinding(ctx context.Context, client rbacv1client.RbacV1Interface, want *rbacv1.ClusterRoleBinding) error {
+func ensureBinding(ctx context.Context, client rbacv1client.RbacV1Interface, want *rbacv1.ClusterRoleBinding, manager string) error {
 	is, err := client.ClusterRoleBindings().Get(ctx, want.Name, metav1.GetOptions{})
 	if err == nil && kept(&is.ObjectMeta) && is.RoleRef != want.RoleRef {
 		// A binding keeps its role for life, so one of this name to another role is replaced.
@@ -118,11 +127,11 @@ func ensureBinding(ctx context.Context, client rbacv1client.RbacV1Interface, wan
 			return err
 		}
 		want.Subjects = append(want.Subjects, slices.DeleteFunc(is.Subjects, func(s rbacv1.Subject) bool { return slices.Contains(want.Subjects, s) })...)
-		_, err := client.ClusterRoleBindings().Create(ctx, want, metav1.CreateOptions{FieldManager: fieldManager})
+		_, err := client.ClusterRoleBindings().Create(ctx, want, metav1.CreateOptions{FieldManager: manager})
 		return err
 	}
 	if apierrors.IsNotFound(err) {
-		_, err = client.ClusterRoleBindings().Create(ctx, want, metav1.CreateOptions{FieldManager: fieldManager})
+		_, err = client.ClusterRoleBindings().Create(ctx, want, metav1.CreateOptions{FieldManager: manager})
 		return err
 	}
 	if err != nil || !kept(&is.ObjectMeta) {
@@ -137,6 +146,6 @@ func ensureBinding(ctx context.Context, client rbacv1client.RbacV1Interface, wan
 	if len(is.Subjects) == before {
 		return nil
 	}
-	_, err = client.ClusterRoleBindings().Update(ctx, is, metav1.UpdateOptions{FieldManager: fieldManager})
+	_, err = client.ClusterRoleBindings().Update(ctx, is, metav1.UpdateOptions{FieldManager: manager})
 	return err
 }

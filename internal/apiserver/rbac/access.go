@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apiserver
+package rbac
 
 import (
 	"context"
@@ -26,12 +26,13 @@ import (
 // followPause is how long the follower waits before it watches anew.
 const followPause = time.Second
 
-// accessControl decides who may do what by the roles and bindings in the inventory. It decides on one reading of all of
+// Access decides who may do what by the roles and bindings in the inventory. It decides on one reading of all of
 // them at one revision, and reads them anew after any of them was written: a write through this door says so before it is
 // answered, so that whoever was told of a grant, or of its end, finds it in force with the next request. Writes that come
 // another way, through a second daemon on the same etcd, are heard of by a watch a moment later.
-type accessControl struct {
+type Access struct {
 	client *kubernetes.Client
+	prefix string // of the keys of all roles and bindings
 	logger *slog.Logger
 
 	changes atomic.Uint64 // counts writes that were heard of
@@ -40,15 +41,16 @@ type accessControl struct {
 }
 
 var (
-	_ authorizer.Authorizer   = (*accessControl)(nil)
-	_ authorizer.RuleResolver = (*accessControl)(nil)
+	_ authorizer.Authorizer   = (*Access)(nil)
+	_ authorizer.RuleResolver = (*Access)(nil)
 )
 
-func newAccessControl(client *kubernetes.Client, logger *slog.Logger) *accessControl {
+// New makes what decides by the roles and bindings whose keys begin with prefix, a slash and the name of their group.
+func New(client *kubernetes.Client, prefix string, logger *slog.Logger) *Access {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &accessControl{client: client, logger: logger}
+	return &Access{client: client, prefix: prefix + "/" + rbacv1.GroupName + "/", logger: logger}
 }
 
 // all is what a member of system:masters may do, whatever the roles say: the way back in after a mistake with them.
@@ -60,7 +62,7 @@ var all = []rbacv1.PolicyRule{
 func master(who user.Info) bool { return slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup) }
 
 // Authorize implements authorizer.Authorizer. A refusal gives no reason: it would speak of roles that the asker may not read.
-func (a *accessControl) Authorize(ctx context.Context, request authorizer.Attributes) (authorizer.Decision, string, error) {
+func (a *Access) Authorize(ctx context.Context, request authorizer.Attributes) (authorizer.Decision, string, error) {
 	who := request.GetUser()
 	if who == nil {
 		return authorizer.DecisionNoOpinion, "", nil
@@ -84,17 +86,17 @@ func (a *accessControl) Authorize(ctx context.Context, request authorizer.Attrib
 }
 
 // ConditionsAwareAuthorize implements authorizer.Authorizer.
-func (a *accessControl) ConditionsAwareAuthorize(ctx context.Context, request authorizer.Attributes) authorizer.ConditionsAwareDecision {
+func (a *Access) ConditionsAwareAuthorize(ctx context.Context, request authorizer.Attributes) authorizer.ConditionsAwareDecision {
 	return authorizer.ConditionsAwareDecisionFromParts(a.Authorize(ctx, request))
 }
 
 // EvaluateConditions implements authorizer.Authorizer by a refusal: no decision of this one has conditions.
-func (a *accessControl) EvaluateConditions(context.Context, authorizer.ConditionsAwareDecision, authorizer.ConditionsData) (authorizer.Decision, string, error) {
+func (a *Access) EvaluateConditions(context.Context, authorizer.ConditionsAwareDecision, authorizer.ConditionsData) (authorizer.Decision, string, error) {
 	return authorizer.DecisionDeny, "", authorizer.ErrorConditionEvaluationNotSupported
 }
 
 // rules are what somebody may do in a namespace, and everywhere if it is empty.
-func (a *accessControl) rules(ctx context.Context, who user.Info, namespace string) ([]rbacv1.PolicyRule, error) {
+func (a *Access) rules(ctx context.Context, who user.Info, namespace string) ([]rbacv1.PolicyRule, error) {
 	if master(who) {
 		return all, nil
 	}
@@ -111,7 +113,7 @@ func (a *accessControl) rules(ctx context.Context, who user.Info, namespace stri
 }
 
 // RulesFor implements authorizer.RuleResolver.
-func (a *accessControl) RulesFor(ctx context.Context, who user.Info, namespace string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {
+func (a *Access) RulesFor(ctx context.Context, who user.Info, namespace string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {
 	rules, err := a.rules(ctx, who, namespace)
 	if err != nil {
 		return nil, nil, true, err
@@ -131,7 +133,7 @@ func (a *accessControl) RulesFor(ctx context.Context, who user.Info, namespace s
 }
 
 // current is what was granted when it is called, or later.
-func (a *accessControl) current(ctx context.Context) (*grants, error) {
+func (a *Access) current(ctx context.Context) (*grants, error) {
 	fresh := func() *grants {
 		if known := a.known.Load(); known != nil && known.at == a.changes.Load() {
 			return known
@@ -147,7 +149,7 @@ func (a *accessControl) current(ctx context.Context) (*grants, error) {
 		return known, nil
 	}
 	at := a.changes.Load() // before reading: what is written meanwhile is read again
-	read, err := readGrants(ctx, a.client, a.logger)
+	read, err := readGrants(ctx, a.client, a.prefix, a.logger)
 	if err != nil {
 		return nil, fmt.Errorf("reading who may do what: %w", err)
 	}
@@ -156,11 +158,11 @@ func (a *accessControl) current(ctx context.Context) (*grants, error) {
 	return read, nil
 }
 
-// follow hears of writes that do not come through this door, until ctx ends.
-func (a *accessControl) follow(ctx context.Context) {
+// Follow hears of writes that do not come through this door, until ctx ends.
+func (a *Access) Follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		watching, stop := context.WithCancel(ctx)
-		for response := range a.client.Watch(watching, accessPrefix, clientv3.WithPrefix()) {
+		for response := range a.client.Watch(watching, a.prefix, clientv3.WithPrefix()) {
 			a.changes.Add(1)
 			if response.Err() != nil {
 				break
@@ -175,8 +177,8 @@ func (a *accessControl) follow(ctx context.Context) {
 	}
 }
 
-// guard makes a registry of roles or bindings say when it was written to, and lets nobody grant what they lack.
-func (a *accessControl) guard(store *genericregistry.Store) rest.Storage {
+// Guard makes a registry of roles or bindings say when it was written to, and lets nobody grant what they lack.
+func (a *Access) Guard(store *genericregistry.Store) rest.Storage {
 	store.AfterCreate = func(runtime.Object, *metav1.CreateOptions) { a.changes.Add(1) }
 	store.AfterUpdate = func(runtime.Object, *metav1.UpdateOptions) { a.changes.Add(1) }
 	store.AfterDelete = func(runtime.Object, *metav1.DeleteOptions) { a.changes.Add(1) }

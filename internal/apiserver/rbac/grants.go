@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apiserver
+package rbac
 
 import (
 	"context"
@@ -17,12 +17,9 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
-// accessPrefix is where the keys of all roles and bindings begin.
-const accessPrefix = storagePrefix + "/" + rbacv1.GroupName + "/"
-
 // grants is all roles and bindings at one revision.
 type grants struct {
-	at           uint64 // what accessControl.changes was before they were read
+	at           uint64 // what Access.changes was before they were read
 	roles        map[string]map[string][]rbacv1.PolicyRule
 	clusterRoles map[string][]rbacv1.PolicyRule
 	// bindings are by namespace; those of the whole cluster are under "".
@@ -38,16 +35,15 @@ type binding struct {
 
 // readGrants reads the inventory itself, not the watch caches before it: the answer is no older than the question, and the
 // four kinds fit together. An object that cannot be read grants nothing.
-func readGrants(ctx context.Context, client *kubernetes.Client, logger *slog.Logger) (*grants, error) {
-	found, err := client.KV.Get(ctx, accessPrefix, clientv3.WithPrefix())
+func readGrants(ctx context.Context, client *kubernetes.Client, prefix string, logger *slog.Logger) (*grants, error) {
+	found, err := client.KV.Get(ctx, prefix, clientv3.WithPrefix())
 	if err != nil {
 		return nil, err
 	}
 	g := &grants{roles: map[string]map[string][]rbacv1.PolicyRule{}, clusterRoles: map[string][]rbacv1.PolicyRule{}, bindings: map[string][]binding{}}
 	var whole []*rbacv1.ClusterRole
-	codec := nativeCodec()
 	for _, pair := range found.Kvs {
-		object, err := runtime.Decode(codec, pair.Value)
+		object, err := runtime.Decode(decoder, pair.Value)
 		if err != nil {
 			logger.Error("reading a role or binding, which grants nothing until it is mended", "key", string(pair.Key), "err", err)
 			continue

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apiserver
+package rbac
 
 import (
 	"context"
@@ -29,7 +29,7 @@ const shownMissing = 10
 // The check is made on the object as it would be stored, so create, update, patch and apply are held to it alike.
 type guarded struct {
 	*genericregistry.Store
-	access *accessControl
+	access *Access
 }
 
 // Create implements rest.Creater.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apiserver
+package rbac
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 )
@@ -29,13 +30,18 @@ var errJSONPatch = errors.New("a JSON patch of a Secret is for who may read it: 
 // is told that it was written, and nothing of what is in it: the answer to a patch, or a refusal of one, would else be a way
 // to read.
 type secretRegistry struct {
-	named
-	access *accessControl
+	*genericregistry.Store
+	access *Access
+}
+
+// Secrets makes a registry of Secrets keep what is in them from who may not read it.
+func (a *Access) Secrets(store *genericregistry.Store) rest.Storage {
+	return secretRegistry{Store: store, access: a}
 }
 
 // Update implements rest.Updater.
 func (s secretRegistry) Update(ctx context.Context, name string, object rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, force bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
-	answer, created, err := s.named.Update(ctx, name, object, create, update, force, options)
+	answer, created, err := s.Store.Update(ctx, name, object, create, update, force, options)
 	if err != nil && !s.access.mayReadSecret(ctx, name) {
 		err = withoutValues(name, err)
 	}
@@ -70,13 +76,13 @@ func withoutValues(name string, err error) error {
 
 // Delete implements rest.GracefulDeleter.
 func (s secretRegistry) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
-	answer, gone, err := s.named.Delete(ctx, name, validate, options)
+	answer, gone, err := s.Store.Delete(ctx, name, validate, options)
 	return s.shown(ctx, name, answer), gone, err
 }
 
 // DeleteCollection implements rest.CollectionDeleter.
 func (s secretRegistry) DeleteCollection(ctx context.Context, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions, which *metainternalversion.ListOptions) (runtime.Object, error) {
-	answer, err := s.named.DeleteCollection(ctx, validate, options, which)
+	answer, err := s.Store.DeleteCollection(ctx, validate, options, which)
 	if list, ok := answer.(*corev1.SecretList); ok && err == nil && !s.access.mayReadSecret(ctx, "") {
 		for i := range list.Items {
 			list.Items[i] = *outline(&list.Items[i])
@@ -102,7 +108,7 @@ func outline(secret *corev1.Secret) *corev1.Secret {
 }
 
 // mayReadSecret says whether the asker may get a Secret of the request's namespace, or list all of them where no name is given.
-func (a *accessControl) mayReadSecret(ctx context.Context, name string) bool {
+func (a *Access) mayReadSecret(ctx context.Context, name string) bool {
 	who, ok := request.UserFrom(ctx)
 	if !ok {
 		return false
@@ -116,9 +122,9 @@ func (a *accessControl) mayReadSecret(ctx context.Context, name string) bool {
 	return err == nil && decision == authorizer.DecisionAllow
 }
 
-// keepSecrets refuses JSON patches of Secrets by who may not read them: such a patch can copy a password to a place where it is
+// KeepSecrets refuses JSON patches of Secrets by who may not read them: such a patch can copy a password to a place where it is
 // no secret, as a finalizer's name that a namespace's status tells. The other patches only say what shall be.
-func (a *accessControl) keepSecrets(c *genericapiserver.Config) {
+func (a *Access) KeepSecrets(c *genericapiserver.Config) {
 	inner := c.BuildHandlerChainFunc
 	c.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {
 		return inner(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -126,7 +132,7 @@ func (a *accessControl) keepSecrets(c *genericapiserver.Config) {
 			info, ok := request.RequestInfoFrom(ctx)
 			if ok && info.APIGroup == "" && info.Resource == "secrets" && r.Method == http.MethodPatch && !onlySays(r) && !a.mayReadSecret(ctx, info.Name) {
 				err := apierrors.NewForbidden(corev1.Resource("secrets"), info.Name, errJSONPatch)
-				responsewriters.ErrorNegotiated(err, nativeCodecs, corev1.SchemeGroupVersion, w, r)
+				responsewriters.ErrorNegotiated(err, c.Serializer, corev1.SchemeGroupVersion, w, r)
 				return
 			}
 			handler.ServeHTTP(w, r)

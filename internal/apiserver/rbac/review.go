@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apiserver
+package rbac
 
 import (
 	"context"
@@ -19,9 +19,9 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 )
 
-// reviews are the kinds that are asked and never stored: `kubectl auth can-i` and `kubectl auth whoami`. They are answered by
+// Reviews are the kinds that are asked and never stored: `kubectl auth can-i` and `kubectl auth whoami`. They are answered by
 // what also decides on requests, so an answer is as true as the next request.
-func (a *accessControl) reviews() map[schema.GroupVersion]map[string]rest.Storage {
+func (a *Access) Reviews() map[schema.GroupVersion]map[string]rest.Storage {
 	return map[schema.GroupVersion]map[string]rest.Storage{
 		authorizationv1.SchemeGroupVersion: {
 			"selfsubjectaccessreviews": review[*authorizationv1.SelfSubjectAccessReview]{
@@ -86,12 +86,12 @@ func (r review[T]) Create(ctx context.Context, object runtime.Object, validate r
 	return asked, nil
 }
 
-func (a *accessControl) reviewSelf(ctx context.Context, who user.Info, asked *authorizationv1.SelfSubjectAccessReview) (err error) {
+func (a *Access) reviewSelf(ctx context.Context, who user.Info, asked *authorizationv1.SelfSubjectAccessReview) (err error) {
 	asked.Status, err = a.decide(ctx, who, asked.Spec.ResourceAttributes, asked.Spec.NonResourceAttributes)
 	return err
 }
 
-func (a *accessControl) reviewSubject(ctx context.Context, _ user.Info, asked *authorizationv1.SubjectAccessReview) error {
+func (a *Access) reviewSubject(ctx context.Context, _ user.Info, asked *authorizationv1.SubjectAccessReview) error {
 	about, err := subject(asked.Spec)
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func (a *accessControl) reviewSubject(ctx context.Context, _ user.Info, asked *a
 }
 
 // reviewLocal answers for one namespace only, so that it can be asked by who may ask in that namespace only.
-func (a *accessControl) reviewLocal(ctx context.Context, _ user.Info, asked *authorizationv1.LocalSubjectAccessReview) error {
+func (a *Access) reviewLocal(ctx context.Context, _ user.Info, asked *authorizationv1.LocalSubjectAccessReview) error {
 	about, err := subject(asked.Spec)
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func (a *accessControl) reviewLocal(ctx context.Context, _ user.Info, asked *aut
 	return err
 }
 
-func (a *accessControl) reviewRules(ctx context.Context, who user.Info, asked *authorizationv1.SelfSubjectRulesReview) error {
+func (a *Access) reviewRules(ctx context.Context, who user.Info, asked *authorizationv1.SelfSubjectRulesReview) error {
 	if asked.Spec.Namespace == "" {
 		return apierrors.NewBadRequest("spec.namespace: name the namespace that is asked about")
 	}
@@ -162,7 +162,7 @@ func subject(spec authorizationv1.SubjectAccessReviewSpec) (user.Info, error) {
 }
 
 // decide answers a review. Selectors of the request are let be: no rule speaks of them, so they never change the answer.
-func (a *accessControl) decide(ctx context.Context, who user.Info, resource *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) (authorizationv1.SubjectAccessReviewStatus, error) {
+func (a *Access) decide(ctx context.Context, who user.Info, resource *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) (authorizationv1.SubjectAccessReviewStatus, error) {
 	if (resource == nil) == (path == nil) {
 		return authorizationv1.SubjectAccessReviewStatus{}, apierrors.NewBadRequest("spec: give either resourceAttributes or nonResourceAttributes")
 	}
