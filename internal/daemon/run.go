@@ -167,6 +167,7 @@ type Daemon struct {
 	// ready is called once everything is served.
 	ready  func() error
 	apiLog *apiLog
+	logins *logins
 }
 
 // New puts the rooms together over a store and sockets that are open.
@@ -184,7 +185,8 @@ func New(o Options, store *inventory.Store, sockets Sockets) (*Daemon, error) {
 	}
 	d := &Daemon{Store: store, Images: images, config: o.Config, pki: pki, sockets: sockets, log: o.Logger,
 		ready:  func() error { return nil },
-		apiLog: &apiLog{path: filepath.Join(o.DataDir, "audit", "api.log"), most: apiLogBytes, keep: apiLogFiles}}
+		apiLog: &apiLog{path: filepath.Join(o.DataDir, "audit", "api.log"), most: apiLogBytes, keep: apiLogFiles},
+		logins: &logins{path: filepath.Join(o.DataDir, "pki", issuedFile), store: store, log: o.Logger}}
 	d.API, err = apiserver.New(apiserver.Config{
 		Etcd: store.Etcd(), Transformer: store.Transformer, Checks: store.SealChecks(), Listener: sockets.API,
 		Certificate: pki.Certificate, Key: pki.Key, ClientCA: pki.ClientCA, Logger: o.Logger,
@@ -243,6 +245,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 		}
 	})
 	g.Go(func() error { return d.Store.KeepRecord(ctx) })
+	g.Go(func() error { return d.logins.keep(ctx) })
 	g.Go(func() error { return d.Mind.Run(ctx) })
 	for i, server := range d.dhcp {
 		g.Go(func() error {
