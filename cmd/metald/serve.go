@@ -33,6 +33,9 @@ loopback and touches no network.`,
 			} else if err != nil {
 				return err
 			}
+			if err := config.CheckFiles(); err != nil {
+				return err
+			}
 			if check {
 				c.Println("the configuration is sound")
 				return nil

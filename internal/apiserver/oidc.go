@@ -33,6 +33,18 @@ type Document struct {
 	Every time.Duration
 }
 
+// Check reads it once and says what is wrong with it, as New would.
+func (d Document) Check() error {
+	if d.Read == nil {
+		return nil
+	}
+	text, err := d.Read()
+	if err == nil {
+		_, err = parseAuthentication(d.Name, text, authenticationcel.NewDefaultCompiler())
+	}
+	return err
+}
+
 // tokens lets in whoever has a token of an OpenID Connect issuer that the AuthenticationConfiguration trusts. The library's
 // authenticator checks signature, issuer, audience and time, and asks the issuer for its keys; an issuer that is away refuses
 // its own tokens until it is back, and nothing else.

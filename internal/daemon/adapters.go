@@ -143,6 +143,14 @@ func (t transfers) Ended(ip netip.Addr, digest string, whole bool) {
 	}
 }
 
+// CheckFiles looks into the files that the configuration names and the API reads.
+func (c Config) CheckFiles() error {
+	if err := authentication(c.API.Authentication).Check(); err != nil {
+		return fmt.Errorf("reading api.authentication of the configuration: %w", err)
+	}
+	return nil
+}
+
 // authentication is the file that says whose tokens let in, for the API to read; a path of "" is none.
 func authentication(path string) apiserver.Document {
 	if path == "" {

@@ -55,12 +55,12 @@ func withoutValues(name string, err error) error {
 		return err
 	}
 	var status apierrors.APIStatus
-	if !errors.As(err, &status) {
+	if !errors.As(err, &status) || status.Status().Code == http.StatusInternalServerError {
 		return apierrors.NewInternalError(errors.New("writing the Secret did not work; why is for who may read it"))
 	}
 	is := status.Status()
 	if is.Code != http.StatusBadRequest && is.Code != http.StatusUnprocessableEntity {
-		return err
+		return err // says nothing of values: it is not there, was changed meanwhile, must not be
 	}
 	hidden := metav1.Status{Status: metav1.StatusFailure, Code: is.Code, Reason: is.Reason,
 		Message: fmt.Sprintf("Secret %q was refused; what does not fit is for who may read it", name)}
