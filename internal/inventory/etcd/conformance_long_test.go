@@ -14,6 +14,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"k8s.io/apimachinery/pkg/util/version"
 
 	"metald.io/metald/internal/inventory/etcd/etcdtest"
 	"metald.io/metald/internal/inventory/storetest"
@@ -50,7 +51,17 @@ func told(_ context.Context, events []*mvccpb.Event) []byte {
 
 // Kubernetes' conformance tests, each on an etcd of its own, with every write in the log.
 func TestConformance(t *testing.T) {
+	var without []storetest.Ability
+	of := open(t, etcdtest.Start(t)).version
+	if of.LessThan(version.MustParseSemantic(streaming)) {
+		without = append(without, storetest.RangeStream)
+	}
+	t.Logf("on etcd %s, without %q", of, without)
+	idle := "--watch-progress-notify-interval=1s"
+	if of.LessThan(version.MustParseSemantic("3.6.0")) {
+		idle = "--experimental-watch-progress-notify-interval=1s"
+	}
 	storetest.Run(t, func(t testing.TB) *clientv3.Client {
-		return open(t, etcdtest.Start(t, "--watch-progress-notify-interval=1s")).Client()
-	})
+		return open(t, etcdtest.Start(t, idle)).Client()
+	}, without...)
 }

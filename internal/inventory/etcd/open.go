@@ -31,6 +31,8 @@ const (
 	// oldest is the first etcd that reports a watch's progress right when it is asked to (etcd-io/etcd#17507): without that a
 	// list from the watch cache may be old.
 	oldest = "3.5.13"
+	// streaming is the first etcd that answers a long list in pieces.
+	streaming = "3.7.0"
 	// answerLimit is how long etcd may take to answer anything.
 	answerLimit = 5 * time.Second
 	// startLimit is how long Open waits for the first answer.
@@ -64,8 +66,9 @@ type Backend struct {
 	now    func() time.Time
 	noter  func(context.Context, []*mvccpb.Event) []byte
 	me     Holder
-	// Cluster is etcd's own name of itself.
+	// cluster is etcd's own name of itself, version that of its oldest member.
 	cluster uint64
+	version *version.Version
 
 	ctx   context.Context // ends with stop
 	stop  chan struct{}   // closed by Close, and where nothing may be written any more
@@ -158,6 +161,9 @@ func (b *Backend) newClient() *clientv3.Client {
 	c.Lease, c.Maintenance, c.Cluster = lessor{b.raw.Lease, b}, b.raw.Maintenance, b.raw.Cluster
 	// apiserver's factory, which is not used here, would ask each endpoint whether it reports progress on demand. inspect has.
 	feature.DefaultFeatureSupportChecker.CheckClient(context.Background(), asked{}, storage.RequestWatchProgress)
+	if b.version.LessThan(version.MustParseSemantic(streaming)) {
+		feature.DefaultFeatureSupportChecker.MarkUnsupported(storage.RangeStream)
+	}
 	return c
 }
 
@@ -209,6 +215,9 @@ func (b *Backend) inspect(ctx context.Context, endpoints []string) error {
 			time.AfterFunc(laggardLimit, cancel)
 		}
 		found, b.cluster = true, a.status.Header.ClusterId
+		if b.version == nil || v.LessThan(b.version) {
+			b.version = v
+		}
 	}
 	if !found {
 		return fmt.Errorf("%w within %s: %w", ErrAway, startLimit, away)
