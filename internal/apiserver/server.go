@@ -24,6 +24,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/storage/value"
+	flowcontrolrequest "k8s.io/apiserver/pkg/util/flowcontrol/request"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/rest"
 
@@ -59,6 +60,8 @@ type Config struct {
 	Limits Limits
 	Logger *slog.Logger
 
+	counts flowcontrolrequest.StorageObjectCountTracker // how many objects there are of each kind; made by New
+
 	tokens *tokens // made of Authentication by New
 }
 
@@ -75,6 +78,7 @@ type Server struct {
 
 // New builds the door; Run opens it.
 func New(config Config) (*Server, error) {
+	config.counts = flowcontrolrequest.NewStorageObjectCountTracker()
 	native := newBackend(config, nativeCodec())
 	gate := &lifecycle{}
 	access := rbac.New(native.client, storagePrefix, config.Logger)
@@ -132,6 +136,7 @@ func frontConfig(config Config, native *backend, gate *lifecycle, access *rbac.A
 	observe(c, config)
 	access.KeepSecrets(c)
 	limit(c, config.Limits)
+	c.StorageObjectCountTracker = config.counts
 	c.EffectiveVersion = effectiveVersion()
 	c.RESTOptionsGetter = native
 	c.AdmissionControl = admission.NewChainHandler(gate, metal3Rules{})

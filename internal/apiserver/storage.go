@@ -5,6 +5,7 @@ package apiserver
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"go.etcd.io/etcd/client/v3/kubernetes"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	"k8s.io/apiserver/pkg/storage/value"
 	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
+	flowcontrolrequest "k8s.io/apiserver/pkg/util/flowcontrol/request"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -33,7 +35,11 @@ type backend struct {
 	client *kubernetes.Client
 	codec  runtime.Codec
 	seal   func(schema.GroupResource) value.Transformer
+	counts flowcontrolrequest.StorageObjectCountTracker
 }
+
+// countEach is how often the objects of each kind are counted.
+const countEach = time.Minute
 
 // newBackend builds a backend whose objects go through codec, unless a resource brings its own.
 func newBackend(config Config, codec runtime.Codec) *backend {
@@ -43,7 +49,7 @@ func newBackend(config Config, codec runtime.Codec) *backend {
 	if seal == nil {
 		seal = func(schema.GroupResource) value.Transformer { return identity.NewEncryptCheckTransformer() }
 	}
-	return &backend{client: k, codec: codec, seal: seal}
+	return &backend{client: k, codec: codec, seal: seal, counts: config.counts}
 }
 
 // GetRESTOptions implements generic.RESTOptionsGetter. The server for custom resources changes the configuration it
@@ -56,6 +62,9 @@ func (b *backend) GetRESTOptions(resource schema.GroupResource, _ runtime.Object
 		EnableGarbageCollection: true,
 		DeleteCollectionWorkers: 1,
 		ResourcePrefix:          resourcePrefix(resource),
+		// Priority and fairness gives a list seats by what there is to list.
+		StorageObjectCountTracker: b.counts,
+		CountMetricPollPeriod:     countEach,
 	}, nil
 }
 
