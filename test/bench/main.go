@@ -39,6 +39,7 @@ var benchmarks = []benchmark{
 	{"P14", "events delivered to 1,000 watchers a second of CPU, over etcd", false, watching},
 	{"P16", "power-on to Ready over the hand-driven floor, emulated machine, diskless", true, firstBoot},
 	{"P19", "p95 of what metald adds to a host's way from import to Ready, in seconds, over the goal of 60", true, overhead},
+	{"flood", "what a flood of 10,000 requests a second does to another client's GETs and to DHCP", false, flood},
 	{"P18", "size of the ramdisk in MiB, over the goal of 40", true, ramdiskSize},
 }
 
