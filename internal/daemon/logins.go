@@ -123,8 +123,7 @@ func signed(line []byte) audit.Act {
 	if len(i.Groups) > 0 {
 		groups = strings.Join(i.Groups, ", ")
 	}
-	act.Target = "user " + i.User
-	act.Detail = fmt.Sprintf("groups %s, from %s until %s, serial %s", groups, i.Signed.UTC().Format(time.RFC3339),
+	act.Detail = fmt.Sprintf("user %s, groups %s, from %s until %s, serial %s", i.User, groups, i.Signed.UTC().Format(time.RFC3339),
 		i.NotAfter.UTC().Format(time.RFC3339), i.Serial)
 	return act
 }

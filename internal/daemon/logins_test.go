@@ -37,7 +37,7 @@ func TestSignedLoginsAreRecorded(t *testing.T) {
 		var got []string
 		err := l.store.ReadRecord(t.Context(), time.Time{}, func(_ audit.Entry, r audit.Record) (bool, error) {
 			if r.Act != nil && r.Actor.Via == audit.ViaOffline {
-				got = append(got, r.Act.Phase+" "+r.Act.Verb+" "+r.Act.Target+" "+r.Act.Detail+r.Act.Error)
+				got = append(got, r.Act.Phase+" "+r.Act.Verb+": "+r.Act.Detail+r.Act.Error)
 			}
 			return true, nil
 		})
@@ -61,7 +61,7 @@ func TestSignedLoginsAreRecorded(t *testing.T) {
 	}
 	expect("nothing is signed")
 	sign("olga", "metald:operators", "night")
-	olga := "done sign login user olga groups metald:operators, night, from 2026-03-01T08:00:00Z until 2026-03-01T09:00:00Z, serial "
+	olga := "done sign login: user olga, groups metald:operators, night, from 2026-03-01T08:00:00Z until 2026-03-01T09:00:00Z, serial "
 	expect("one", olga)
 	expect("again", olga)
 	sign("tim")
@@ -69,7 +69,7 @@ func TestSignedLoginsAreRecorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	l = open()
-	tim := "done sign login user tim groups none"
+	tim := "done sign login: user tim, groups none"
 	expect("after a restart", olga, tim)
 	list, err := os.ReadFile(l.path)
 	if err != nil {
@@ -84,15 +84,15 @@ func TestSignedLoginsAreRecorded(t *testing.T) {
 	write(string(list) + `{"serial":"1","user":"ev`)
 	expect("half a line", olga, tim)
 	write(string(list) + `{"serial":"1","user":"eve"}` + "\nx\n")
-	unread := "failed sign login  a line of the list of logins cannot be read: "
-	expect("a line that is none", olga, tim, "done sign login user eve groups none", unread)
+	unread := "failed sign login: a line of the list of logins cannot be read: "
+	expect("a line that is none", olga, tim, "done sign login: user eve, groups none", unread)
 	write("")
-	cut := "failed sign login  the list of logins has 0 bytes and had "
-	expect("an emptied list", olga, tim, "done sign login user eve", unread, cut)
+	cut := "failed sign login: the list of logins has 0 bytes and had "
+	expect("an emptied list", olga, tim, "done sign login: user eve", unread, cut)
 	if err := os.Remove(l.path); err != nil {
 		t.Fatal(err)
 	}
-	expect("no list any more", olga, tim, "done sign login user eve", unread, cut)
+	expect("no list any more", olga, tim, "done sign login: user eve", unread, cut)
 	write(string(list))
 	if err := l.note(t.Context()); err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func TestSignedLoginsAreRecorded(t *testing.T) {
 	if err := os.Remove(l.path); err != nil {
 		t.Fatal(err)
 	}
-	expect("a removed list", olga, tim, "done sign login user eve", unread, cut, olga, tim, cut)
+	expect("a removed list", olga, tim, "done sign login: user eve", unread, cut, olga, tim, cut)
 	if err := l.store.Close(); err != nil {
 		t.Fatal(err)
 	}
