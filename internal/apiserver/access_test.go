@@ -80,6 +80,7 @@ func TestDiscovery(t *testing.T) {
 		"authorization.k8s.io/v1 selfsubjectaccessreviews", "authorization.k8s.io/v1 subjectaccessreviews",
 		"authorization.k8s.io/v1 localsubjectaccessreviews", "authorization.k8s.io/v1 selfsubjectrulesreviews",
 		"authentication.k8s.io/v1 selfsubjectreviews",
+		"events.k8s.io/v1 events",
 		"flowcontrol.apiserver.k8s.io/v1 flowschemas", "flowcontrol.apiserver.k8s.io/v1 flowschemas/status",
 		"flowcontrol.apiserver.k8s.io/v1 prioritylevelconfigurations", "flowcontrol.apiserver.k8s.io/v1 prioritylevelconfigurations/status",
 	}

@@ -10,6 +10,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,7 +30,7 @@ import (
 
 var (
 	// nativeScheme has each compiled-in kind twice, under its version and as the library's internal version. Both are
-	// the same Go type, so nothing is converted between them.
+	// the same Go type, so nothing is converted between them; but see nativeGroup.inner.
 	nativeScheme = runtime.NewScheme()
 	// servedScheme has the versions that a client may see, for documents that list them.
 	servedScheme = runtime.NewScheme()
@@ -40,30 +41,36 @@ var (
 type nativeGroup struct {
 	version schema.GroupVersion
 	types   []runtime.Object
+	// inner are what stands for types inside of the server, where that is another group's: as which they are stored, too.
+	inner []runtime.Object
 }
 
 // nativeGroups are in the order in which they are installed.
 func nativeGroups() []nativeGroup {
 	return []nativeGroup{
-		{corev1.SchemeGroupVersion, []runtime.Object{
+		{version: corev1.SchemeGroupVersion, types: []runtime.Object{
 			&corev1.Namespace{}, &corev1.NamespaceList{},
 			&corev1.Secret{}, &corev1.SecretList{},
 			&corev1.ConfigMap{}, &corev1.ConfigMapList{},
 			&corev1.Event{}, &corev1.EventList{},
 		}},
-		{coordinationv1.SchemeGroupVersion, []runtime.Object{&coordinationv1.Lease{}, &coordinationv1.LeaseList{}}},
-		{rbacv1.SchemeGroupVersion, []runtime.Object{
+		{
+			version: eventsv1.SchemeGroupVersion, types: []runtime.Object{&eventsv1.Event{}, &eventsv1.EventList{}},
+			inner: []runtime.Object{&corev1.Event{}, &corev1.EventList{}},
+		},
+		{version: coordinationv1.SchemeGroupVersion, types: []runtime.Object{&coordinationv1.Lease{}, &coordinationv1.LeaseList{}}},
+		{version: rbacv1.SchemeGroupVersion, types: []runtime.Object{
 			&rbacv1.Role{}, &rbacv1.RoleList{},
 			&rbacv1.RoleBinding{}, &rbacv1.RoleBindingList{},
 			&rbacv1.ClusterRole{}, &rbacv1.ClusterRoleList{},
 			&rbacv1.ClusterRoleBinding{}, &rbacv1.ClusterRoleBindingList{},
 		}},
-		{authorizationv1.SchemeGroupVersion, []runtime.Object{
+		{version: authorizationv1.SchemeGroupVersion, types: []runtime.Object{
 			&authorizationv1.SelfSubjectAccessReview{}, &authorizationv1.SubjectAccessReview{},
 			&authorizationv1.LocalSubjectAccessReview{}, &authorizationv1.SelfSubjectRulesReview{},
 		}},
-		{authenticationv1.SchemeGroupVersion, []runtime.Object{&authenticationv1.SelfSubjectReview{}}},
-		{flowcontrolv1.SchemeGroupVersion, []runtime.Object{
+		{version: authenticationv1.SchemeGroupVersion, types: []runtime.Object{&authenticationv1.SelfSubjectReview{}}},
+		{version: flowcontrolv1.SchemeGroupVersion, types: []runtime.Object{
 			&flowcontrolv1.FlowSchema{}, &flowcontrolv1.FlowSchemaList{},
 			&flowcontrolv1.PriorityLevelConfiguration{}, &flowcontrolv1.PriorityLevelConfigurationList{},
 		}},
@@ -76,9 +83,14 @@ func init() {
 			scheme.AddKnownTypes(group.version, group.types...)
 			metav1.AddToGroupVersion(scheme, group.version)
 		}
-		nativeScheme.AddKnownTypes(internal(group.version), group.types...)
+		inner := group.types
+		if group.inner != nil {
+			inner = group.inner
+		}
+		nativeScheme.AddKnownTypes(internal(group.version), inner...)
 		utilruntime.Must(nativeScheme.SetVersionPriority(group.version))
 	}
+	utilruntime.Must(addEventConversions(nativeScheme))
 	nativeScheme.AddUnversionedTypes(corev1.SchemeGroupVersion,
 		&metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})
 	nativeScheme.AddTypeDefaultingFunc(&corev1.Secret{}, func(object any) { defaultSecret(object.(*corev1.Secret)) })
@@ -198,6 +210,9 @@ func installNative(server *genericapiserver.GenericAPIServer, options *backend, 
 		default:
 			resources[kind.version][kind.plural] = named{Store: store, short: kind.short}
 		}
+		if kind.kind == "Event" {
+			resources[eventsv1.SchemeGroupVersion] = map[string]rest.Storage{kind.plural: named{Store: store, short: kind.short}}
+		}
 		if kind.status != nil {
 			resources[kind.version][kind.plural+"/status"] = part(store, rules{prepare: kind.status, validate: kind.rules.validate})
 		}
@@ -228,7 +243,9 @@ func groupInfo(version schema.GroupVersion, resources map[schema.GroupVersion]ma
 func nativeCodec() runtime.Codec {
 	var versions []schema.GroupVersion
 	for _, group := range nativeGroups() {
-		versions = append(versions, group.version)
+		if group.inner == nil {
+			versions = append(versions, group.version)
+		}
 	}
 	return nativeCodecs.LegacyCodec(versions...)
 }
