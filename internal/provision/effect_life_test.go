@@ -13,7 +13,9 @@ import (
 	"time"
 
 	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"metald.io/metald/internal/bmc"
 	"metald.io/metald/internal/cluster"
@@ -93,15 +95,18 @@ func (l *ledger) announced(verb, detail string, again bool) {
 	l.w.t.Errorf("%q (%s) happens, and no open intent for it is in the record", verb, detail)
 }
 
-// agentActs hears of what the machine's agent does. A seed's release is told once, before it is handed out.
+// agentActs hears of what the machine's agent does. The release of a secret is told once, before it is handed out.
 func (l *ledger) agentActs(verb, what string) {
-	if verb != "release join seed" {
+	if !strings.HasPrefix(verb, "release ") {
 		l.announced(verb, what, true)
 		return
 	}
+	l.mu.Lock()
+	l.calls[verb]++
+	l.mu.Unlock()
 	numbers, acts := l.w.acts()
 	if !slices.ContainsFunc(numbers, func(n uint64) bool { return acts[n].Act.Verb == verb && strings.Contains(acts[n].Act.Detail, what) }) {
-		l.w.t.Errorf("the agent has seed %s, and its release is not in the record", what)
+		l.w.t.Errorf("the agent was given %s, and %q is not in the record", what, verb)
 	}
 }
 
@@ -261,6 +266,52 @@ func TestEachEffectIsAnnounced(t *testing.T) {
 		}
 		t.Logf("announced: %v, of %d acts in the record", intents, len(numbers))
 	})
+}
+
+// A daemon that ends in the midst of a life does nothing unannounced when it comes back, neither for a pool nor for a user's own
+// image with its config drive.
+func TestEachEffectIsAnnouncedOverRestarts(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		for second := 0; second < 150; second += 15 {
+			inWorld(t, func(w *world) {
+				l := w.oversee()
+				restart := func() {
+					time.Sleep(time.Duration(second)*time.Second + 300*time.Millisecond)
+					w.stop()
+					time.Sleep(2 * time.Second)
+					w.start()
+				}
+				if own {
+					secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "n1-user"}, Data: map[string][]byte{"userData": []byte("#cloud-config")}}
+					if _, err := w.store.Secrets().Create(context.Background(), secret); err != nil {
+						t.Fatal(err)
+					}
+					w.enrol(asksFor("raw"))
+				} else {
+					w.pool(toDisk)
+					w.enrol()
+				}
+				restart()
+				w.until("provisioned", 20*time.Minute, inState(metal3.StateProvisioned))
+				if own {
+					w.changeHost(func(h *metal3.BareMetalHost) { h.Spec.Image, h.Spec.Online = nil, false })
+				} else {
+					w.endPool()
+				}
+				restart()
+				w.until("available", 20*time.Minute, inState(metal3.StateAvailable))
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				secret := "release join seed"
+				if own {
+					secret = "release config drive"
+				}
+				if l.calls["switch power"] < 4 || l.calls["write image"] == 0 || l.calls["erase drives"] == 0 || l.calls[secret] == 0 {
+					t.Errorf("restarts after %d s: the life had too little in it: %v", second, l.calls)
+				}
+			})
+		}
+	}
 }
 
 // Whatever the mind can call of the world is either an effect that a ledger sees, or only reads; a new method is neither until

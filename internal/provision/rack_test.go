@@ -272,6 +272,9 @@ func (r *rack) agent(boot int, hello v1alpha1.Hello) {
 		case v1alpha1.InstallStep:
 			if order.Install.ID != r.drive().holds {
 				r.acted("write image", order.Install.ID)
+				if raw := order.Install.Raw; raw != nil && len(raw.ConfigDrive) > 0 {
+					r.acted("release config drive", order.Install.ID)
+				}
 				r.changeDrive(func(d *disk) { d.holds, d.writes = "", d.writes+1 })
 				time.Sleep(5*time.Second + r.drive().slow)
 				if !r.alive(boot) {
