@@ -86,8 +86,9 @@ type Engine struct {
 	broken error         // the committer's alone: why it takes no more
 	once   sync.Once
 	fatal  chan error
-	wg     sync.WaitGroup // the committer and the reaper
+	wg     sync.WaitGroup // the committer, the reaper and the fan
 	leases *leaseTable
+	fan    fan
 
 	mu      sync.RWMutex  // guards what follows
 	rev     int64         // the newest published revision
@@ -138,9 +139,11 @@ func Open(path string, o Options) (*Engine, error) {
 	}
 	e.past = history{compacted: e.rev, limit: o.History}
 	e.client = e.newClient()
-	e.wg.Add(2)
+	e.fan = fan{inStep: map[*follow]struct{}{}, sent: e.rev}
+	e.wg.Add(3)
 	go e.commitLoop()
 	go e.reapLoop()
+	go e.fanLoop()
 	return e, nil
 }
 

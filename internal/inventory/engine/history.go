@@ -52,7 +52,7 @@ func (h *history) compact(rev int64) {
 	for _, ev := range h.events[:n] {
 		h.size -= eventSize(ev)
 	}
-	// A new array lets go of the old events at once; nobody else holds the old array.
+	// A new array lets go of the old events; a reader may hold the old one for as long as it sends.
 	h.events = append(make([]*mvccpb.Event, 0, len(h.events)-n+64), h.events[n:]...)
 	h.compacted = rev
 }
@@ -87,19 +87,21 @@ func (h *history) undo(r keyRange, rev, upTo int64) map[string]*mvccpb.KeyValue 
 	return old
 }
 
-// collect returns the events of r from revision next on, whole revisions only, about max of them, and the first revision
-// it has not looked at.
-func (h *history) collect(r keyRange, next int64, max int) ([]*mvccpb.Event, int64) {
-	var found []*mvccpb.Event
-	for _, ev := range h.events[h.after(next-1):] {
-		if len(found) >= max && ev.Kv.ModRevision != found[len(found)-1].Kv.ModRevision {
-			return found, ev.Kv.ModRevision
-		}
-		if r.has(ev.Kv.Key) {
-			found = append(found, ev)
-		}
+// chunk returns the events from revision next on, whole revisions only, about max of them, and the first revision that it has
+// not looked at. They are the history's own: read only.
+func (h *history) chunk(next int64, max int) ([]*mvccpb.Event, int64) {
+	events := h.events[h.after(next-1):]
+	if len(events) <= max {
+		return events[:len(events):len(events)], h.newest() + 1
 	}
-	return found, h.newest() + 1
+	n := max
+	for n < len(events) && events[n].Kv.ModRevision == events[n-1].Kv.ModRevision {
+		n++
+	}
+	if n == len(events) {
+		return events[:n:n], h.newest() + 1
+	}
+	return events[:n:n], events[n].Kv.ModRevision
 }
 
 func eventSize(ev *mvccpb.Event) int {

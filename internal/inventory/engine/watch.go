@@ -4,7 +4,6 @@ package engine
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -23,17 +22,25 @@ const (
 // watcher is the client's way to the events.
 type watcher struct{ e *Engine }
 
-// follow is one watch.
+// follow is one watch. While it is in step, the fan sends it each event as it is published; once it is behind, its own
+// goroutine sends what the history still has of them, until it is in step again.
 type follow struct {
-	e        *Engine
-	r        keyRange
-	next     int64 // the first revision not yet sent
-	asked    int64 // the progress requests answered
-	prev     bool
+	e *Engine
+	choice
 	progress bool
-	noPut    bool
-	noDelete bool
 	out      chan clientv3.WatchResponse
+	behind   chan struct{} // told by the fan, with room for one, when out was full
+
+	// Whoever sends has these: the fan, under its mutex, while the watch is in step, else the watch's goroutine.
+	next  int64 // the first revision not yet sent
+	seen  int64 // where its goroutine found nothing more to send: the fan may not be there yet
+	asked int64 // the progress requests answered
+}
+
+// choice is which events a watch is told, and how. It is comparable: those who choose the same share what they are sent.
+type choice struct {
+	key, end              string
+	prev, noPut, noDelete bool
 }
 
 // Watch starts at once: it misses no event that comes after its return.
@@ -44,13 +51,11 @@ func (w watcher) Watch(ctx context.Context, key string, opts ...clientv3.OpOptio
 	}
 	f := &follow{
 		e:        w.e,
-		r:        keyRange{[]byte(key), op.RangeBytes()},
-		next:     op.Rev(),
-		prev:     op.IsPrevKV(),
+		choice:   choice{key, string(op.RangeBytes()), op.IsPrevKV(), op.IsFilterPut(), op.IsFilterDelete()},
 		progress: op.IsProgressNotify(),
-		noPut:    op.IsFilterPut(),
-		noDelete: op.IsFilterDelete(),
 		out:      make(chan clientv3.WatchResponse, watchBuffer),
+		behind:   make(chan struct{}, 1),
+		next:     op.Rev(),
 	}
 	w.e.mu.RLock()
 	if f.next <= 0 {
@@ -73,18 +78,10 @@ func (f *follow) run(ctx context.Context) {
 		defer ticker.Stop()
 		tick = ticker.C
 	}
-	idle := false
 	for {
-		resp, changed := f.poll(idle)
-		idle = false
+		resp := f.poll()
 		if resp == nil {
-			select {
-			case <-changed:
-			case <-tick:
-				idle = true
-			case <-ctx.Done():
-				return
-			case <-f.e.stop:
+			if f.e.fan.join(f) && !f.inStep(ctx, tick) {
 				return
 			}
 			continue
@@ -102,40 +99,60 @@ func (f *follow) run(ctx context.Context) {
 	}
 }
 
-// poll returns what is to be sent now, or what to wait on. With idle it tells the revision where there is nothing else.
-func (f *follow) poll(idle bool) (*clientv3.WatchResponse, <-chan struct{}) {
+// inStep waits while the fan sends. It returns whether there is more to send, now by the watch itself.
+func (f *follow) inStep(ctx context.Context, tick <-chan time.Time) bool {
+	for {
+		select {
+		case <-f.behind:
+			return true
+		case <-tick:
+			f.e.fan.progress(f)
+		case <-ctx.Done():
+			f.e.fan.leave(f)
+			return false
+		case <-f.e.stop:
+			f.e.fan.leave(f)
+			return false
+		}
+	}
+}
+
+// poll returns what a watch that is behind is to be sent now; nil is nothing.
+func (f *follow) poll() *clientv3.WatchResponse {
 	f.e.mu.RLock()
 	defer f.e.mu.RUnlock()
 	header := &pb.ResponseHeader{Revision: f.e.rev}
 	if f.next <= f.e.past.compacted {
-		return &clientv3.WatchResponse{Header: header, CompactRevision: f.e.past.compacted, Canceled: true}, nil
+		return &clientv3.WatchResponse{Header: header, CompactRevision: f.e.past.compacted, Canceled: true}
 	}
 	for f.next <= f.e.rev {
 		var events []*mvccpb.Event
-		events, f.next = f.e.past.collect(f.r, f.next, watchChunk)
-		if events = f.wanted(events); len(events) > 0 {
-			return &clientv3.WatchResponse{Header: header, Events: events}, nil
+		events, f.next = f.e.past.chunk(f.next, watchChunk)
+		if events = f.of(events); len(events) > 0 {
+			return &clientv3.WatchResponse{Header: header, Events: events}
 		}
 	}
-	if f.asked != f.e.asked || idle {
+	if f.asked != f.e.asked {
 		f.asked = f.e.asked
-		return &clientv3.WatchResponse{Header: header}, nil
+		return &clientv3.WatchResponse{Header: header}
 	}
-	return nil, f.e.changed
+	f.seen = f.e.rev
+	return nil
 }
 
-func (f *follow) wanted(events []*mvccpb.Event) []*mvccpb.Event {
-	if f.noPut || f.noDelete {
-		events = slices.DeleteFunc(events, func(ev *mvccpb.Event) bool {
-			return ev.Type == mvccpb.Event_PUT && f.noPut || ev.Type == mvccpb.Event_DELETE && f.noDelete
-		})
-	}
-	if !f.prev {
-		for i, ev := range events {
-			events[i] = &mvccpb.Event{Type: ev.Type, Kv: ev.Kv}
+// of returns those of some events that are chosen, as they are told.
+func (c choice) of(events []*mvccpb.Event) (chosen []*mvccpb.Event) {
+	r := keyRange{[]byte(c.key), []byte(c.end)}
+	for _, ev := range events {
+		if !r.has(ev.Kv.Key) || ev.Type == mvccpb.Event_PUT && c.noPut || ev.Type == mvccpb.Event_DELETE && c.noDelete {
+			continue
 		}
+		if !c.prev {
+			ev = &mvccpb.Event{Type: ev.Type, Kv: ev.Kv}
+		}
+		chosen = append(chosen, ev)
 	}
-	return events
+	return chosen
 }
 
 // RequestProgress has every watch tell the current revision once it has sent all events up to it.
