@@ -3,6 +3,7 @@
 package etcd
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -105,7 +106,7 @@ func dial(c Config) (*clientv3.Client, error) {
 	config := clientv3.Config{
 		Endpoints: c.Endpoints, MaxCallSendMsgSize: maxMessage,
 		// A server that went without a word is noticed, and another one asked.
-		DialTimeout: answerLimit, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 3 * time.Second, PermitWithoutStream: true,
+		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 3 * time.Second, PermitWithoutStream: true,
 		DialOptions: []grpc.DialOption{
 			// A call waits for a connection as long as its own time lasts: an etcd that starts again is no error. How long an
 			// answer is, the inventory's size says.
@@ -158,6 +159,45 @@ func secured(c Config) (*tls.Config, error) {
 	t.GetClientCertificate = load
 	return t, nil
 }
+
+// cause finds out why an endpoint does not answer, as far as a connection tells: gRPC keeps that to itself.
+func (c Config) cause(endpoint string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), causeLimit)
+	defer cancel()
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return err
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if u.Scheme != "https" {
+		return errSilent
+	}
+	t, err := secured(c)
+	if err != nil {
+		return err
+	}
+	t.ServerName, t.NextProtos = u.Hostname(), []string{"h2"}
+	secure := tls.Client(conn, t)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	// A refusal of our certificate comes after our end of the handshake.
+	_ = secure.SetReadDeadline(time.Now().Add(causeLimit)) // a connection that has no deadlines ends with the context
+	if _, err := secure.Read(make([]byte, 1)); err != nil {
+		return err
+	}
+	return errSilent
+}
+
+// causeLimit is how long the search for a cause may take.
+const causeLimit = time.Second
+
+var errSilent = errors.New("it accepts connections and says nothing")
 
 // hosts are the endpoints as a person reads them.
 func (c Config) hosts() string {

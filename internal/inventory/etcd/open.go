@@ -120,7 +120,7 @@ func Open(ctx context.Context, c Config, o Options) (_ *Backend, err error) {
 			err = fmt.Errorf("opening %s in etcd at %s: %w", c.Prefix, c.hosts(), err)
 		}
 	}()
-	if err := b.inspect(ctx, c.Endpoints); err != nil {
+	if err := b.inspect(ctx, c); err != nil {
 		return nil, err
 	}
 	ctx, end := context.WithTimeout(ctx, answerLimit)
@@ -178,7 +178,7 @@ func (asked) Status(context.Context, string) (*clientv3.StatusResponse, error) {
 
 // inspect asks every endpoint who it is. One answer is enough, and the others get a moment more; one that is too old is too
 // much.
-func (b *Backend) inspect(ctx context.Context, endpoints []string) error {
+func (b *Backend) inspect(ctx context.Context, c Config) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	type answer struct {
@@ -186,8 +186,8 @@ func (b *Backend) inspect(ctx context.Context, endpoints []string) error {
 		status   *clientv3.StatusResponse
 		err      error
 	}
-	answers := make(chan answer, len(endpoints))
-	for _, e := range endpoints {
+	answers := make(chan answer, len(c.Endpoints))
+	for _, e := range c.Endpoints {
 		go func() {
 			status, err := b.raw.Status(ctx, e)
 			answers <- answer{e, status, err}
@@ -195,10 +195,10 @@ func (b *Backend) inspect(ctx context.Context, endpoints []string) error {
 	}
 	var away error
 	found := false
-	for range endpoints {
+	for range c.Endpoints {
 		a := <-answers
 		if a.err != nil {
-			away = errors.Join(away, fmt.Errorf("asking %s for its version: %s", a.endpoint, text(a.err)))
+			away = errors.Join(away, fmt.Errorf("asking %s for its version: %s: %w", a.endpoint, text(a.err), c.cause(a.endpoint)))
 			continue
 		}
 		v, err := version.ParseSemantic(a.status.Version)
