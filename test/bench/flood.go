@@ -123,7 +123,7 @@ func measureFlood(ctx context.Context, pairs int) (err error) {
 	total := floodRound.Seconds() * float64(pairs)
 	fmt.Printf("# quiet: %s, %.0f %% of a core\n# flood: %s, %.0f %% of a core\n", quiet, 100*quiet.cpu/total, flooded, 100*flooded.cpu/total)
 	seconds := offered.Seconds
-	fmt.Printf("FLOOD offered=%.0f refused=%.0f served=%.0f lost=%.0f unit=1/s get_p99=%.2f quiet_get_p99=%.2f unit=ms offer_p99=%.2f quiet_offer_p99=%.2f unit=ms "+
+	fmt.Printf("FLOOD offered=%.0f refused=%.0f served=%.0f unanswered=%.0f unit=1/s get_p99=%.2f quiet_get_p99=%.2f unit=ms offer_p99=%.2f quiet_offer_p99=%.2f unit=ms "+
 		"dhcp_p99=%.2f quiet_dhcp_p99=%.2f ratio=%.3f\n", float64(offered.Offered)/seconds, float64(offered.Refused)/seconds, float64(offered.Served)/seconds,
 		float64(offered.Offered-offered.Refused-offered.Served)/seconds, percentile(flooded.get, 99), percentile(quiet.get, 99),
 		percentile(flooded.offer, 99), percentile(quiet.offer, 99), percentile(flooded.lease, 99), percentile(quiet.lease, 99),
