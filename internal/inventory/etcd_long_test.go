@@ -214,3 +214,71 @@ func TestEtcdIsPutBack(t *testing.T) {
 		t.Errorf("marked again without reason: %v, then %v, %v", r.At, second.At, err)
 	}
 }
+
+// Another data directory is another daemon, on whatever machine: it is told who has the inventory.
+func TestSecondDirectoryIsRefused(t *testing.T) {
+	server := KeepOnEtcd(t)
+	config := etcd.Config{Endpoints: []string{server.Endpoint}}
+	s, err := Open(t.TempDir(), Options{Etcd: config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	began := time.Now()
+	_, err = Open(t.TempDir(), Options{Etcd: config})
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if !errors.Is(err, ErrHeld) || !strings.Contains(err.Error(), fmt.Sprintf("process %d on ", os.Getpid())) {
+		t.Errorf("got %v, want ErrHeld and who has it", err)
+	}
+	create(t, s.Hosts(), host("a"))
+}
+
+// Old records move out of etcd into files, all of them stay readable, and an export has each once.
+func TestOldRecordsMoveOutOfEtcd(t *testing.T) {
+	KeepOnEtcd(t)
+	dir := t.TempDir()
+	s := openRecorded(t, dir)
+	payload, err := audit.Record{Time: s.now(), Actor: audit.Actor{User: manager, Via: audit.ViaMind}, Act: &audit.Act{Verb: "x", Phase: audit.Done}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const writers, each = 16, (recordsKept + segmentLength + 64) / 16
+	errs := make(chan error, writers)
+	for range writers {
+		go func() {
+			var err error
+			for range each {
+				_, e := s.backend.Append(context.Background(), payload)
+				err = errors.Join(err, e)
+			}
+			errs <- err
+		}()
+	}
+	for range writers {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.keepRecord(t.Context())
+	files, err := filepath.Glob(filepath.Join(dir, "audit", "records-*.jsonl"))
+	if err != nil || len(files) != 1 {
+		t.Errorf("files: %v, %v, want one", files, err)
+	}
+	first, err := s.backend.Log(1, 1)
+	if err != nil || len(first) != 1 || first[0].Seq != segmentLength+1 {
+		t.Errorf("etcd begins with %+v, %v", first, err)
+	}
+	if n := wellFormed(t, s, *s.recorder.checkpointed); n != writers*each {
+		t.Errorf("%d entries in the export, want %d", n, writers*each)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openRecorded(t, dir)
+	create(t, s.Hosts(), host("a"))
+	if n := wellFormed(t, s); n != writers*each+1 {
+		t.Errorf("after opening again: %d entries, want %d", n, writers*each+1)
+	}
+}
