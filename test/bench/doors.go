@@ -51,6 +51,9 @@ func startDoor(ctx context.Context, r *rack.Rack, dir string) (*apiDoor, error) 
 	return d, d.connect(ctx, daemon.AdminKubeconfig(data))
 }
 
+// notLoopback is an address of nobody's, for where kubeadm and kube-apiserver want one that others could reach.
+const notLoopback = "192.0.2.10"
+
 // startPeer starts kube-apiserver over etcd as the lab builds them, with etcd's fsync on, and Metal3's kinds in it.
 func startPeer(ctx context.Context, r *rack.Rack, dir string) (*apiDoor, error) {
 	ports, err := freePorts(3)
@@ -59,10 +62,10 @@ func startPeer(ctx context.Context, r *rack.Rack, dir string) (*apiDoor, error) 
 	}
 	pki := filepath.Join(dir, "pki")
 	for _, phase := range [][]string{
-		{"certs", "all", "--service-cidr=10.96.0.0/16"},
-		{"kubeconfig", "super-admin", "--kubeconfig-dir=" + dir, "--apiserver-bind-port=" + ports[0]},
+		{"certs", "all", "--service-cidr=10.96.0.0/16", "--apiserver-cert-extra-sans=127.0.0.1"},
+		{"kubeconfig", "super-admin", "--kubeconfig-dir=" + dir, "--control-plane-endpoint=127.0.0.1:" + ports[0]},
 	} {
-		args := append(append([]string{"init", "phase"}, phase...), "--cert-dir="+pki, "--apiserver-advertise-address=127.0.0.1", "--kubernetes-version="+rack.Kubernetes)
+		args := append(append([]string{"init", "phase"}, phase...), "--cert-dir="+pki, "--apiserver-advertise-address="+notLoopback, "--kubernetes-version="+rack.Kubernetes)
 		if _, err := command(ctx, r.Program("kubeadm"), args...); err != nil {
 			return nil, err
 		}
@@ -75,7 +78,7 @@ func startPeer(ctx context.Context, r *rack.Rack, dir string) (*apiDoor, error) 
 		return nil, err
 	}
 	key := func(name string) string { return filepath.Join(pki, name) }
-	if err := d.start(r.Program("kube-apiserver"), "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port="+ports[0],
+	if err := d.start(r.Program("kube-apiserver"), "--bind-address=127.0.0.1", "--advertise-address="+notLoopback, "--secure-port="+ports[0],
 		"--etcd-servers="+url, "--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/16",
 		"--client-ca-file="+key("ca.crt"), "--tls-cert-file="+key("apiserver.crt"), "--tls-private-key-file="+key("apiserver.key"),
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",

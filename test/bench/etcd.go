@@ -74,6 +74,13 @@ func startEtcd(ctx context.Context, dir string) (*keeper, error) {
 		_ = cmd.Wait() // it was killed
 		return err
 	}
+	for range 300 { // a client that dials too early complains on the terminal
+		if c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://")); err == nil {
+			c.Close()
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{url}, DialTimeout: 10 * time.Second})
 	if err != nil {
 		return nil, errors.Join(err, end())

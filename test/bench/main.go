@@ -56,7 +56,10 @@ func main() {
 }
 
 func run(ctx context.Context, only []string, pairs int) (err error) {
-	for _, id := range only {
+	for i, id := range only {
+		// P13u and its like are lines of the benchmark that they are named after.
+		id = strings.TrimRight(id, "lmu")
+		only[i] = id
 		if !slices.ContainsFunc(benchmarks, func(b benchmark) bool { return b.id == id }) {
 			return fmt.Errorf("there is no benchmark %s yet", id)
 		}
