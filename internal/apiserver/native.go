@@ -13,6 +13,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -25,6 +26,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/storage"
 
+	"metald.io/metald/internal/apiserver/collect"
 	"metald.io/metald/internal/apiserver/rbac"
 )
 
@@ -248,4 +250,15 @@ func nativeCodec() runtime.Codec {
 		}
 	}
 	return nativeCodecs.LegacyCodec(versions...)
+}
+
+// collectedKinds are the kinds that the collector finds without a definition: those that are compiled in, and definitions.
+func collectedKinds() []collect.Kind {
+	kinds := []collect.Kind{{Resource: apiextensionsv1.Resource("customresourcedefinitions"),
+		Version: apiextensionsv1.SchemeGroupVersion.Version, Kind: "CustomResourceDefinition"}}
+	for _, k := range nativeKinds() {
+		kinds = append(kinds, collect.Kind{Resource: schema.GroupResource{Group: k.version.Group, Resource: k.plural},
+			Version: k.version.Version, Kind: k.kind, Namespaced: !k.global})
+	}
+	return kinds
 }

@@ -28,6 +28,7 @@ import (
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/rest"
 
+	"metald.io/metald/internal/apiserver/collect"
 	"metald.io/metald/internal/apiserver/rbac"
 )
 
@@ -69,7 +70,7 @@ type Config struct {
 type Server struct {
 	front     *genericapiserver.GenericAPIServer
 	custom    *apiextensions.CustomResourceDefinitions
-	collector *collector
+	collector *collect.Collector
 	access    *rbac.Access
 	tokens    *tokens // nil where certificates alone let in
 	ready     chan struct{}
@@ -120,7 +121,11 @@ func New(config Config) (*Server, error) {
 	if err := s.publishCustomGroups(); err != nil {
 		return nil, err
 	}
-	if s.collector, err = newCollector(native, custom, front.LoopbackClientConfig, s.logger); err != nil {
+	if s.collector, err = collect.New(collect.Config{
+		Client: native.client, Prefix: storagePrefix, CoreGroup: coreGroup, Transformer: native.seal,
+		Native: collectedKinds(), Definitions: custom.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister(),
+		Door: front.LoopbackClientConfig, Writer: fieldManager, Logger: s.logger,
+	}); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -223,7 +228,7 @@ func (s *Server) settle(ctx context.Context) error {
 	}
 	close(s.ready)
 	s.logger.Info("API is ready", "url", s.front.LoopbackClientConfig.Host, "took", time.Since(start).Round(time.Millisecond))
-	s.collector.run(ctx)
+	s.collector.Run(ctx)
 	return nil
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apiserver
+package collect
 
 import (
 	"context"
@@ -11,8 +11,11 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	apiextensions "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	"go.etcd.io/etcd/client/v3/kubernetes"
+	listers "k8s.io/apiextensions-apiserver/pkg/client/listers/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/storage/value"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -30,10 +33,26 @@ const (
 	strangerAgain = 30 * time.Second
 )
 
-// collector does what a cluster's controllers for garbage and for namespaces do: it deletes what nobody owns any more,
+// Config is what a collector needs.
+type Config struct {
+	// Client reads the store, whose keys begin with Prefix; CoreGroup stands there for the group without a name.
+	Client            *kubernetes.Client
+	Prefix, CoreGroup string
+	// Transformer is what the values of a resource go through on their way out of the store.
+	Transformer func(schema.GroupResource) value.Transformer
+	// Native are the kinds that are served without a definition, Definitions those that are served by one.
+	Native      []Kind
+	Definitions listers.CustomResourceDefinitionLister
+	// Door is an administrator's way in, and Writer the name under which the collector writes.
+	Door   *rest.Config
+	Writer string
+	Logger *slog.Logger
+}
+
+// Collector does what a cluster's controllers for garbage and for namespaces do: it deletes what nobody owns any more,
 // answers foreground and orphan deletes, and empties namespaces. It learns of every object from one watch of the store and
 // keeps their metadata only. It changes things through the door, as anybody does, so that finalizers and preconditions hold.
-type collector struct {
+type Collector struct {
 	reader
 	kinds      directory
 	graph      *graph
@@ -41,12 +60,14 @@ type collector struct {
 	core       *corev1client.CoreV1Client
 	queue      workqueue.TypedRateLimitingInterface[string] // keys of objects
 	namespaces workqueue.TypedRateLimitingInterface[string] // names of namespaces that are being deleted
+	writer     string
 	logger     *slog.Logger
 }
 
-func newCollector(below *backend, custom *apiextensions.CustomResourceDefinitions, loopback *rest.Config, logger *slog.Logger) (*collector, error) {
-	config := rest.CopyConfig(loopback)
-	config.UserAgent = fieldManager + "/collector"
+// New makes a collector; Run has it work.
+func New(c Config) (*Collector, error) {
+	config := rest.CopyConfig(c.Door)
+	config.UserAgent = c.Writer + "/collector"
 	objects, err := metadata.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("building the collector's client: %w", err)
@@ -58,16 +79,16 @@ func newCollector(below *backend, custom *apiextensions.CustomResourceDefinition
 	queue := func() workqueue.TypedRateLimitingInterface[string] {
 		return workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute))
 	}
-	return &collector{
-		reader:  reader{client: below.client, seal: below.seal},
-		kinds:   directory{custom.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister()},
+	return &Collector{
+		reader:  reader{client: c.Client, seal: c.Transformer, at: keys{prefix: c.Prefix, core: c.CoreGroup}},
+		kinds:   directory{native: c.Native, definitions: c.Definitions},
 		graph:   newGraph(),
-		objects: objects, core: core, queue: queue(), namespaces: queue(), logger: logger,
+		objects: objects, core: core, queue: queue(), namespaces: queue(), writer: c.Writer, logger: c.Logger,
 	}, nil
 }
 
-// run works until ctx ends.
-func (c *collector) run(ctx context.Context) {
+// Run works until ctx ends.
+func (c *Collector) Run(ctx context.Context) {
 	var group sync.WaitGroup
 	read := make(chan struct{})
 	group.Go(func() { c.follow(ctx, sync.OnceFunc(func() { close(read) })) })
@@ -115,7 +136,7 @@ func work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string
 }
 
 // follow keeps the graph in step with the store, and reads all of it again where the watch fell behind.
-func (c *collector) follow(ctx context.Context, read func()) {
+func (c *Collector) follow(ctx context.Context, read func()) {
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		since, err := c.list(ctx)
 		if err == nil {
@@ -129,9 +150,9 @@ func (c *collector) follow(ctx context.Context, read func()) {
 }
 
 // list reads the store page by page. Changes that happen meanwhile are told by the watch from since on, once more.
-func (c *collector) list(ctx context.Context) (since int64, err error) {
+func (c *Collector) list(ctx context.Context) (since int64, err error) {
 	listed := map[string]bool{}
-	from, end := storagePrefix+"/", clientv3.GetPrefixRangeEnd(storagePrefix+"/")
+	from, end := c.at.prefix+"/", clientv3.GetPrefixRangeEnd(c.at.prefix+"/")
 	for {
 		page, err := c.client.KV.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(collectPage))
 		if err != nil {
@@ -154,10 +175,10 @@ func (c *collector) list(ctx context.Context) (since int64, err error) {
 }
 
 // watch follows the changes after a revision. It returns when the watch ends.
-func (c *collector) watch(ctx context.Context, since int64) error {
+func (c *Collector) watch(ctx context.Context, since int64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for response := range c.client.Watcher.Watch(clientv3.WithRequireLeader(ctx), storagePrefix+"/", clientv3.WithPrefix(), clientv3.WithRev(since+1)) {
+	for response := range c.client.Watcher.Watch(clientv3.WithRequireLeader(ctx), c.at.prefix+"/", clientv3.WithPrefix(), clientv3.WithRev(since+1)) {
 		if err := response.Err(); err != nil {
 			return fmt.Errorf("watching the store: %w", err)
 		}
@@ -172,7 +193,7 @@ func (c *collector) watch(ctx context.Context, since int64) error {
 	return errors.New("the watch of the store ended")
 }
 
-func (c *collector) put(ctx context.Context, key, data []byte, revision int64) {
+func (c *Collector) put(ctx context.Context, key, data []byte, revision int64) {
 	i, err := c.item(ctx, key, data, revision)
 	if err != nil {
 		c.logger.Error("reading an object for the collector", "err", err) // it stays as it is, and so do its dependents
@@ -187,18 +208,18 @@ func (c *collector) put(ctx context.Context, key, data []byte, revision int64) {
 	}
 }
 
-func (c *collector) remove(key string, revision int64) {
+func (c *Collector) remove(key string, revision int64) {
 	was := c.graph.at(key)
 	c.look(c.graph.remove(key, revision))
 	if was == nil || was.namespace == "" {
 		return
 	}
-	if in := c.graph.at(namespaceKey(was.namespace)); in != nil && in.deleting {
+	if in := c.graph.at(c.namespaceKey(was.namespace)); in != nil && in.deleting {
 		c.namespaces.Add(in.name)
 	}
 }
 
-func (c *collector) look(keys []string) {
+func (c *Collector) look(keys []string) {
 	for _, key := range keys {
 		c.queue.Add(key)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apiserver
+package collect
 
 import (
 	"cmp"
@@ -29,13 +29,15 @@ const (
 	shownNames = 5
 )
 
-func namespaceKey(name string) string { return objectKey(corev1.Resource("namespaces"), "", name) }
+func (c *Collector) namespaceKey(name string) string {
+	return c.at.key(corev1.Resource("namespaces"), "", name)
+}
 
 func isNamespace(i *item) bool { return i.resource == corev1.Resource("namespaces") }
 
 // empty removes what is in a namespace that is being deleted, says what is left, and lets the namespace go when nothing is. It
 // may be repeated, and goes on after a restart where it was, since all it knows is in the store.
-func (c *collector) empty(ctx context.Context, name string) error {
+func (c *Collector) empty(ctx context.Context, name string) error {
 	namespace, err := c.core.Namespaces().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
@@ -72,9 +74,9 @@ func (c *collector) empty(ctx context.Context, name string) error {
 // clear deletes the content of a namespace in three waves: custom objects that nobody in it owns, then those that are owned,
 // where their owners did not take them along, and last the compiled-in kinds. So a host finds its Secret while it is let go
 // of, what records its work outlasts it, and whoever works on the rest keeps the right to.
-func (c *collector) clear(ctx context.Context, content []*item) (unknown []string, failed error) {
+func (c *Collector) clear(ctx context.Context, content []*item) (unknown []string, failed error) {
 	var roots, owned, native []*item
-	kinds := map[schema.GroupResource]servedKind{}
+	kinds := map[schema.GroupResource]Kind{}
 	here := map[string]bool{}
 	for _, i := range content {
 		here[string(i.uid)] = true
@@ -126,19 +128,19 @@ func (c *collector) clear(ctx context.Context, content []*item) (unknown []strin
 }
 
 // sweep looks into the store itself for what the graph does not show, Events among it, and says how much there is left.
-func (c *collector) sweep(ctx context.Context, namespace string) (left int, err error) {
+func (c *Collector) sweep(ctx context.Context, namespace string) (left int, err error) {
 	events := corev1.SchemeGroupVersion.WithResource("events")
 	if err := c.objects.Resource(events).Namespace(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		return 0, fmt.Errorf("deleting the Events of namespace %s: %w", namespace, err)
 	}
-	from, end := storagePrefix+"/", clientv3.GetPrefixRangeEnd(storagePrefix+"/")
+	from, end := c.at.prefix+"/", clientv3.GetPrefixRangeEnd(c.at.prefix+"/")
 	for {
 		page, err := c.client.KV.Get(ctx, from, clientv3.WithRange(end), clientv3.WithKeysOnly(), clientv3.WithLimit(10*collectPage))
 		if err != nil {
 			return 0, fmt.Errorf("listing what is left in namespace %s: %w", namespace, err)
 		}
 		for _, pair := range page.Kvs {
-			if parts := strings.Split(strings.TrimPrefix(string(pair.Key), storagePrefix+"/"), "/"); len(parts) == 4 && parts[2] == namespace {
+			if parts := strings.Split(strings.TrimPrefix(string(pair.Key), c.at.prefix+"/"), "/"); len(parts) == 4 && parts[2] == namespace {
 				left++
 			}
 		}
@@ -150,7 +152,7 @@ func (c *collector) sweep(ctx context.Context, namespace string) (left int, err 
 }
 
 // sayWhatIsLeft puts into the namespace's conditions, in Kubernetes' words, what its end waits for.
-func (c *collector) sayWhatIsLeft(ctx context.Context, name string, content []*item, unknown []string, failed error) error {
+func (c *Collector) sayWhatIsLeft(ctx context.Context, name string, content []*item, unknown []string, failed error) error {
 	conditions := remains(content, unknown, failed)
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		namespace, err := c.core.Namespaces().Get(ctx, name, metav1.GetOptions{})
@@ -164,7 +166,7 @@ func (c *collector) sayWhatIsLeft(ctx context.Context, name string, content []*i
 		if reflect.DeepEqual(was, namespace.Status.Conditions) {
 			return nil
 		}
-		_, err = c.core.Namespaces().UpdateStatus(ctx, namespace, metav1.UpdateOptions{FieldManager: fieldManager})
+		_, err = c.core.Namespaces().UpdateStatus(ctx, namespace, metav1.UpdateOptions{FieldManager: c.writer})
 		return err
 	})
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apiserver
+package collect
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -66,16 +67,20 @@ type stored struct {
 type reader struct {
 	client *kubernetes.Client
 	seal   func(schema.GroupResource) value.Transformer
+	at     keys
 }
 
+// keys is where objects are stored: prefix/group/resource[/namespace]/name, with core for the group without a name.
+type keys struct{ prefix, core string }
+
 // locate splits a key. ok is false for what is no object.
-func locate(key string) (resource schema.GroupResource, namespace, name string, ok bool) {
-	parts := strings.Split(strings.TrimPrefix(key, storagePrefix+"/"), "/")
+func (k keys) locate(key string) (resource schema.GroupResource, namespace, name string, ok bool) {
+	parts := strings.Split(strings.TrimPrefix(key, k.prefix+"/"), "/")
 	if len(parts) != 3 && len(parts) != 4 {
 		return resource, "", "", false
 	}
 	resource = schema.GroupResource{Group: parts[0], Resource: parts[1]}
-	if resource.Group == coreGroup {
+	if resource.Group == k.core {
 		resource.Group = ""
 	}
 	if len(parts) == 4 {
@@ -84,9 +89,18 @@ func locate(key string) (resource schema.GroupResource, namespace, name string, 
 	return resource, namespace, parts[len(parts)-1], true
 }
 
+// key is where an object is stored.
+func (k keys) key(resource schema.GroupResource, namespace, name string) string {
+	key := k.prefix + "/" + cmp.Or(resource.Group, k.core) + "/" + resource.Resource + "/"
+	if namespace != "" {
+		key += namespace + "/"
+	}
+	return key + name
+}
+
 // item makes an item of a stored value; nil where the key is none that is followed.
 func (r reader) item(ctx context.Context, key, data []byte, revision int64) (*item, error) {
-	resource, namespace, name, ok := locate(string(key))
+	resource, namespace, name, ok := r.at.locate(string(key))
 	if !ok {
 		return nil, nil
 	}
@@ -132,13 +146,4 @@ func (r reader) live(ctx context.Context, key string) (*item, error) {
 		return nil, nil
 	}
 	return r.item(ctx, found.Kvs[0].Key, found.Kvs[0].Value, found.Kvs[0].ModRevision)
-}
-
-// objectKey is where an object is stored.
-func objectKey(resource schema.GroupResource, namespace, name string) string {
-	key := storagePrefix + "/" + resourcePrefix(resource) + "/"
-	if namespace != "" {
-		key += namespace + "/"
-	}
-	return key + name
 }

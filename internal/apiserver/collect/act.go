@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package apiserver
+package collect
 
 import (
 	"context"
@@ -24,7 +24,7 @@ type ties struct {
 }
 
 // attempt does for one object what its owners and its finalizers ask for. It may be repeated.
-func (c *collector) attempt(ctx context.Context, key string) error {
+func (c *Collector) attempt(ctx context.Context, key string) error {
 	i := c.graph.at(key)
 	switch {
 	case i == nil:
@@ -51,7 +51,7 @@ func (c *collector) attempt(ctx context.Context, key string) error {
 }
 
 // classify asks for each owner of an object. An owner that cannot be looked up leaves the object as it is.
-func (c *collector) classify(ctx context.Context, i *item) (t ties, err error) {
+func (c *Collector) classify(ctx context.Context, i *item) (t ties, err error) {
 	for _, o := range i.owners {
 		kind, ok, err := c.kinds.kind(o.group, o.kind)
 		if err != nil {
@@ -61,16 +61,16 @@ func (c *collector) classify(ctx context.Context, i *item) (t ties, err error) {
 			return t, again{strangerAgain} // its kind may come (back)
 		}
 		namespace := ""
-		if kind.namespaced {
+		if kind.Namespaced {
 			if namespace = i.namespace; namespace == "" {
 				c.tell(ctx, i, corev1.EventTypeWarning, "OwnerRefInvalidNamespace",
 					fmt.Sprintf("ownerReference to %s cannot be followed: an object outside of namespaces cannot be owned by one inside", o))
 				return t, again{time.Hour}
 			}
 		}
-		found := c.graph.at(objectKey(kind.resource, namespace, o.name))
+		found := c.graph.at(c.at.key(kind.Resource, namespace, o.name))
 		if found == nil || found.uid != o.uid { // before anything is deleted, the store itself is asked
-			if found, err = c.live(ctx, objectKey(kind.resource, namespace, o.name)); err != nil {
+			if found, err = c.live(ctx, c.at.key(kind.Resource, namespace, o.name)); err != nil {
 				return t, err
 			}
 		}
@@ -93,7 +93,7 @@ func (c *collector) classify(ctx context.Context, i *item) (t ties, err error) {
 }
 
 // collect deletes an object that no owner holds. What it does is told first, in an Event on the object.
-func (c *collector) collect(ctx context.Context, i *item, t ties) error {
+func (c *Collector) collect(ctx context.Context, i *item, t ties) error {
 	kind, ok, err := c.kinds.resource(i.resource)
 	if err != nil {
 		return fmt.Errorf("looking up the kind of %s: %w", i.key, err)
@@ -134,13 +134,13 @@ func (c *collector) collect(ctx context.Context, i *item, t ties) error {
 
 // blocked says whether an object has to wait for dependents of its own. One of them that waits as well is a ring, which a
 // plain delete breaks.
-func (c *collector) blocked(i *item) bool {
+func (c *Collector) blocked(i *item) bool {
 	dependents := c.graph.dependentsOf(i.uid)
 	return len(dependents) > 0 && !slices.ContainsFunc(dependents, (*item).foreground)
 }
 
 // releaseForeground lets an object go once none of its dependents holds it up.
-func (c *collector) releaseForeground(ctx context.Context, i *item) error {
+func (c *Collector) releaseForeground(ctx context.Context, i *item) error {
 	held := false
 	for _, d := range c.graph.dependentsOf(i.uid) {
 		for _, o := range d.owners {
@@ -157,7 +157,7 @@ func (c *collector) releaseForeground(ctx context.Context, i *item) error {
 }
 
 // releaseOrphans cuts the dependents loose, then lets the object go.
-func (c *collector) releaseOrphans(ctx context.Context, i *item) error {
+func (c *Collector) releaseOrphans(ctx context.Context, i *item) error {
 	for _, d := range c.graph.dependentsOf(i.uid) {
 		if err := c.disown(ctx, d, []owner{{uid: i.uid}}); err != nil {
 			return err
@@ -167,7 +167,7 @@ func (c *collector) releaseOrphans(ctx context.Context, i *item) error {
 }
 
 // disown takes owners off an object.
-func (c *collector) disown(ctx context.Context, i *item, owners []owner) error {
+func (c *Collector) disown(ctx context.Context, i *item, owners []owner) error {
 	return c.amend(ctx, i, func(meta *metav1.PartialObjectMetadata) map[string]any {
 		return map[string]any{"ownerReferences": slices.DeleteFunc(meta.OwnerReferences, func(r metav1.OwnerReference) bool {
 			return slices.ContainsFunc(owners, func(o owner) bool { return o.uid == r.UID })
@@ -175,14 +175,14 @@ func (c *collector) disown(ctx context.Context, i *item, owners []owner) error {
 	})
 }
 
-func (c *collector) unfinalize(ctx context.Context, i *item, finalizer string) error {
+func (c *Collector) unfinalize(ctx context.Context, i *item, finalizer string) error {
 	return c.amend(ctx, i, func(meta *metav1.PartialObjectMetadata) map[string]any {
 		return map[string]any{"finalizers": slices.DeleteFunc(meta.Finalizers, func(f string) bool { return f == finalizer })}
 	})
 }
 
 // amend changes the metadata of an object as it is now, if it is still the one that is meant.
-func (c *collector) amend(ctx context.Context, i *item, change func(*metav1.PartialObjectMetadata) map[string]any) error {
+func (c *Collector) amend(ctx context.Context, i *item, change func(*metav1.PartialObjectMetadata) map[string]any) error {
 	kind, ok, err := c.kinds.resource(i.resource)
 	if err != nil || !ok {
 		return again{strangerAgain}
@@ -200,14 +200,14 @@ func (c *collector) amend(ctx context.Context, i *item, change func(*metav1.Part
 	if err != nil {
 		return fmt.Errorf("writing a patch: %w", err)
 	}
-	_, err = c.of(i, kind).Patch(ctx, i.name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	_, err = c.of(i, kind).Patch(ctx, i.name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: c.writer})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("changing metadata: %w", err)
 	}
 	return nil
 }
 
-func (c *collector) of(i *item, kind servedKind) metadata.ResourceInterface {
+func (c *Collector) of(i *item, kind Kind) metadata.ResourceInterface {
 	if i.namespace == "" {
 		return c.objects.Resource(kind.at())
 	}
@@ -216,7 +216,7 @@ func (c *collector) of(i *item, kind servedKind) metadata.ResourceInterface {
 
 // tell leaves an Event on an object. Saying the same twice is once; a namespace that is being deleted takes no Events, and
 // whoever deleted it knows what becomes of its objects.
-func (c *collector) tell(ctx context.Context, i *item, severity, reason, message string) error {
+func (c *Collector) tell(ctx context.Context, i *item, severity, reason, message string) error {
 	namespace := i.namespace
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
@@ -227,9 +227,9 @@ func (c *collector) tell(ctx context.Context, i *item, severity, reason, message
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: i.apiVersion(), Kind: i.kind, Namespace: i.namespace, Name: i.name, UID: i.uid,
 		},
-		Reason: reason, Message: message, Type: severity, Source: corev1.EventSource{Component: fieldManager},
+		Reason: reason, Message: message, Type: severity, Source: corev1.EventSource{Component: c.writer},
 		ReportingController: "metald.io/collector", FirstTimestamp: now, LastTimestamp: now, Count: 1,
-	}, metav1.CreateOptions{FieldManager: fieldManager})
+	}, metav1.CreateOptions{FieldManager: c.writer})
 	if err == nil || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return nil
 	}
