@@ -19,7 +19,7 @@ N ?= 5
 # For which machines `make dist` builds.
 ARCH ?= amd64
 
-.PHONY: help build test test-long check generate lab lab-down e2e soak cuts bench dist dist-check offline clean
+.PHONY: help build etcd test test-long check generate lab lab-down e2e soak cuts bench dist dist-check offline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,18 +28,26 @@ build: ## bin/metald and bin/metald-agent, both static
 	go build -ldflags '$(LDFLAGS)' -o bin/metald ./cmd/metald
 	go build -ldflags '$(LDFLAGS) -X main.built=$(BUILT)' -o bin/metald-agent ./cmd/metald-agent
 
+etcd: ## build/etcd, of the version of metald's own client: what test-long and bench run against
+	cd test/etcd && GOFLAGS= go build -trimpath -ldflags '-s -w' -o ../../build/etcd go.etcd.io/etcd/server/v3
+
 test: ## all quick tests: no root, no network, no QEMU
 	go test ./...
 
-test-long: ## the race detector (needs gcc), a real TPM (needs swtpm), drives erased in QEMU, disks written (root, gdisk, mtools, dosfstools, genisoimage)
+test-long: etcd ## the race detector (needs gcc), a real etcd, 200 kill -9, Kubernetes' own clients, a real TPM (needs swtpm), drives erased in QEMU, disks written (root, gdisk, mtools, dosfstools, genisoimage)
 	CGO_ENABLED=1 go test -race -count=1 ./internal/inventory/... ./internal/pxe/... ./internal/provision/...
 	go test -tags long -count=1 -run Simulator ./internal/bmc
+	go test -tags long -count=1 -run TestKillNine ./internal/inventory/engine
+	go test -tags long -count=1 ./internal/inventory ./internal/inventory/etcd
+	go test -tags long -count=1 -run TestDoorOnEtcd ./internal/apiserver
 	go test -tags long -count=1 ./internal/agent/tpm ./internal/agent/erase ./cmd/metald-agent ./internal/imaging/disk ./internal/imaging/configdrive
+	cd test/clients && go test -count=1 ./...
 
 check: ## format, vet, staticcheck, the rules of the house, generated files
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt would change:" $$bad; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
+	cd test/clients && go vet ./... && go run $(STATICCHECK) ./...
 	go test -count=1 ./test
 	@before=$$(cat $(GENERATED) | sha256sum); $(MAKE) --no-print-directory generate; \
 		test "$$before" = "$$(cat $(GENERATED) | sha256sum)" || { echo "generated files were old: commit what 'make generate' wrote"; exit 1; }
@@ -66,7 +74,7 @@ cuts: ## pull a machine's plug ten times while its image is written, and look at
 	go run ./test/lab build
 	go test -tags e2e -count=1 -timeout 60m -v ./test/e2e -run 'TestFirstLight|TestRunningMachineIsOnlyRead|TestDisksAreInstalled|TestPowerCuts' -cuts 10
 
-bench: ## measure beside peers and print BENCH lines; ONLY="P16 P18" for some (root, Debian 12)
+bench: etcd ## measure beside peers and print BENCH lines; ONLY="P16 P18" for some (root, Debian 12)
 	go run ./test/bench -only "$(ONLY)"
 
 dist: ## what a site without internet installs (dpkg-deb, kmod, Debian's mirror); ARCH=amd64,arm64 for both

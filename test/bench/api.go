@@ -33,9 +33,9 @@ func apiReads(ctx context.Context, _ *rack.Rack, pairs int) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, program := range []string{r.Metald(), r.Program("etcd"), r.Program("kube-apiserver"), r.Program("kubeadm")} {
+	for _, program := range []string{r.Metald(), peerEtcd, r.Program("kube-apiserver"), r.Program("kubeadm")} {
 		if _, err := os.Stat(program); err != nil {
-			return fmt.Errorf("a program is absent (make build, go run ./test/lab build): %w", err)
+			return fmt.Errorf("a program is absent (make build etcd, go run ./test/lab build): %w", err)
 		}
 	}
 	dir, err := os.MkdirTemp("", "metald-bench-")

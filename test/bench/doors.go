@@ -72,7 +72,7 @@ func startPeer(ctx context.Context, r *rack.Rack, dir string) (*apiDoor, error) 
 	}
 	d := &apiDoor{name: "kube-apiserver and etcd"}
 	url, peer := "http://127.0.0.1:"+ports[1], "http://127.0.0.1:"+ports[2]
-	if err := d.start(r.Program("etcd"), "--data-dir="+filepath.Join(dir, "etcd"), "--log-level=error",
+	if err := d.start(peerEtcd, "--data-dir="+filepath.Join(dir, "etcd"), "--log-level=error",
 		"--listen-client-urls="+url, "--advertise-client-urls="+url, "--listen-peer-urls="+peer,
 		"--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer); err != nil {
 		return nil, err

@@ -18,7 +18,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"metald.io/metald/internal/inventory"
-	"metald.io/metald/test/lab/rack"
 )
 
 // keeper is one store of keys that is measured, behind etcd's client.
@@ -43,14 +42,13 @@ func openInventory(dir string) (*keeper, error) {
 	return &keeper{name: "metald", client: store.Etcd(), cpu: spent, close: store.Close}, nil
 }
 
-// startEtcd starts the etcd that the lab builds, with a new data directory on the same disk and its fsync on.
+// peerEtcd is the etcd that `make etcd` builds.
+var peerEtcd = filepath.Join("build", "etcd")
+
+// startEtcd starts it with a new data directory on the same disk and its fsync on.
 func startEtcd(ctx context.Context, dir string) (*keeper, error) {
-	r, err := rack.New("bench", os.Stderr)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(r.Program("etcd")); err != nil {
-		return nil, fmt.Errorf("the peer is absent (go run ./test/lab build makes it): %w", err)
+	if _, err := os.Stat(peerEtcd); err != nil {
+		return nil, fmt.Errorf("the peer is absent (make etcd): %w", err)
 	}
 	path, err := os.MkdirTemp(dir, "etcd-")
 	if err != nil {
@@ -62,7 +60,7 @@ func startEtcd(ctx context.Context, dir string) (*keeper, error) {
 	}
 	url, peer := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
 	var log bytes.Buffer
-	cmd := exec.Command(r.Program("etcd"), "--data-dir="+filepath.Join(path, "data"), "--log-level=error",
+	cmd := exec.Command(peerEtcd, "--data-dir="+filepath.Join(path, "data"), "--log-level=error",
 		"--listen-client-urls="+url, "--advertise-client-urls="+url, "--listen-peer-urls="+peer,
 		"--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)
 	cmd.Stdout, cmd.Stderr = &log, &log
