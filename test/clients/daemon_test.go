@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -58,15 +59,19 @@ func startMetald(t *testing.T) *metald {
 	return m
 }
 
-// freeAddress is a port of 127.0.0.1 that nobody listens on. It stays the same when the daemon starts again, as in life.
+// freeAddress is a port of 127.0.0.1 that nobody listens on. It stays the same when the daemon starts again, as in life; so it
+// is below those that the kernel gives to connections, one of which might have it while the daemon is away.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
+		if listener, err := net.Listen("tcp", address); err == nil {
+			listener.Close()
+			return address
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // start runs the daemon and waits until its API answers.
