@@ -100,7 +100,11 @@ func (l *limiter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), l.patience)
-	leave, err := l.requests.enter(ctx, client)
+	lasts := turn
+	if changes(r.Method) {
+		lasts = writeTurn
+	}
+	leave, err := l.requests.enter(ctx, client, lasts)
 	cancel()
 	if err != nil {
 		l.refuse(w, r, tooManyRequests)

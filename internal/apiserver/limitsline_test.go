@@ -16,7 +16,7 @@ import (
 // enter is a request that must be let in.
 func (l *line) mustEnter(t *testing.T, client string) (leave func()) {
 	t.Helper()
-	leave, err := l.enter(t.Context(), client)
+	leave, err := l.enter(t.Context(), client, turn)
 	if err != nil {
 		t.Fatalf("a request of %s: got %v, want it let in", client, err)
 	}
@@ -70,7 +70,7 @@ func TestSlowRequestLetsOthersBegin(t *testing.T) {
 			t.Errorf("the other waited %s, want a turn of %s", took, turn)
 		}
 		leave2 := l.mustEnter(t, "slow")
-		if _, err := l.enter(t.Context(), "slow"); !errors.Is(err, errTooMany) {
+		if _, err := l.enter(t.Context(), "slow", turn); !errors.Is(err, errTooMany) {
 			t.Errorf("a third request in two places: got %v, want %v", err, errTooMany)
 		}
 		leave()
@@ -86,7 +86,7 @@ func TestAllPlaces(t *testing.T) {
 		l.turns = 2
 		leave := l.mustEnter(t, "a")
 		defer l.mustEnter(t, "b")()
-		if _, err := l.enter(t.Context(), "c"); !errors.Is(err, errTooMany) {
+		if _, err := l.enter(t.Context(), "c", turn); !errors.Is(err, errTooMany) {
 			t.Errorf("got %v, want %v", err, errTooMany)
 		}
 		leave()
@@ -103,7 +103,7 @@ func TestGivenUpInLine(t *testing.T) {
 		ended := make(chan error, 2)
 		for _, client := range []string{"a", "b"} {
 			go func() {
-				_, err := l.enter(ctx, client)
+				_, err := l.enter(ctx, client, turn)
 				ended <- err
 			}()
 		}
@@ -125,7 +125,7 @@ func TestGivenUpInLine(t *testing.T) {
 // flood keeps a client at its limit for a time, each request taking each, and counts.
 func (l *line) flood(ctx context.Context, client string, each time.Duration) (served, refused int) {
 	for ctx.Err() == nil {
-		leave, err := l.enter(ctx, client)
+		leave, err := l.enter(ctx, client, turn)
 		if errors.Is(err, errTooMany) {
 			refused++
 			time.Sleep(time.Millisecond)
@@ -193,7 +193,7 @@ func TestTurnsFollowTheCores(t *testing.T) {
 			done := make(chan bool)
 			for range 50 {
 				go func() {
-					l.flood(ctx, "writer", 4*time.Millisecond)
+					l.flood(ctx, "writer", turn)
 					done <- true
 				}()
 			}
