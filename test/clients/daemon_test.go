@@ -81,6 +81,8 @@ func (m *metald) start(t *testing.T) {
 	m.log, m.ended = new(bytes.Buffer), make(chan struct{})
 	m.cmd = exec.Command(*program, "serve", "--data-dir", m.data, "--config", m.config)
 	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
+	// Tests that end by their deadline clean up nothing.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	err := m.cmd.Start()
 	m.mu.Unlock()
 	if err != nil {
