@@ -39,9 +39,9 @@ test-long: etcd ## the race detector (needs gcc), a real etcd, 200 kill -9, Kube
 	go test -tags long -count=1 -run Simulator ./internal/bmc
 	go test -tags long -count=1 -run TestKillNine ./internal/inventory/engine
 	go test -tags long -count=1 ./internal/inventory ./internal/inventory/etcd
-	go test -tags long -count=1 -run TestDoorOnEtcd ./internal/apiserver
+	go test -tags long -count=1 -run 'TestDoorOnEtcd|TestHostWithHangingBMC' ./internal/apiserver ./internal/daemon
 	go test -tags long -count=1 ./internal/agent/tpm ./internal/agent/erase ./cmd/metald-agent ./internal/imaging/disk ./internal/imaging/configdrive
-	cd test/clients && go test -count=1 ./...
+	cd test/clients && go test -count=1 -timeout 20m ./...
 
 check: ## format, vet, staticcheck, the rules of the house, generated files
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt would change:" $$bad; exit 1; }

@@ -29,9 +29,11 @@ const (
 	restFor = 9
 	// heedlessShare of its places is left to such a client: what it gets to wait for would only be in the way of its refusals.
 	heedlessShare = 16
-	// heedWithin is the time in which a client may be refused once for each of its places, as a client that waits for as long
-	// as it is told is at worst.
-	heedWithin = tryAgain * time.Second
+	// heedWithin is the time in which a client may be refused heedRefusals times for each of its places. All that are behind
+	// one certificate together may do ten times as much as there are places for, and if each waits for as long as it is told,
+	// none of them is a flood.
+	heedWithin   = tryAgain * time.Second
+	heedRefusals = 10
 )
 
 // errTooMany is why a request does not get into the line.
@@ -228,7 +230,7 @@ func (g *guest) refuse(now time.Time) {
 
 // heeds tells whether the client waits when it is told to.
 func (g *guest) heeds(now time.Time, each int) bool {
-	return g.refused <= each || now.Sub(g.since) > 2*heedWithin
+	return g.refused <= heedRefusals*each || now.Sub(g.since) > 2*heedWithin
 }
 
 // think has more requests begin while somebody waits and the cores have time, and fewer while they have none.

@@ -148,7 +148,7 @@ func TestHeedlessClientRests(t *testing.T) {
 		min, max int // served of at most 1,000
 	}{
 		"as many as it has places": {8, 950, 1000},
-		"twice as many":            {16, 60, 200},
+		"twice as many":            {16, 60, 300},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -179,6 +179,29 @@ func TestHeedlessClientRests(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestManyWhoHeed counts refusals of all that are behind one certificate: ten times as many as have places may come again each
+// second, as they are told to.
+func TestManyWhoHeed(t *testing.T) {
+	const each = 8
+	g, now := &guest{}, time.Now()
+	for second := range 5 {
+		for n := range heedRefusals * each / 2 {
+			if g.refuse(now.Add(time.Duration(second)*(heedWithin+time.Millisecond) + time.Duration(n)*time.Millisecond)); !g.heeds(g.since, each) {
+				t.Fatalf("second %d: heedless after %d refusals of ten times %d", second, n+1, each)
+			}
+		}
+	}
+	for range heedRefusals * each {
+		g.refuse(g.since)
+	}
+	if g.heeds(g.since, each) {
+		t.Error("twice as many refusals, and it heeds")
+	}
+	if !g.heeds(g.since.Add(2*heedWithin+1), each) {
+		t.Error("it is held against it for longer than two seconds")
 	}
 }
 
