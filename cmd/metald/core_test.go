@@ -5,7 +5,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -70,10 +73,17 @@ func TestCrashTellsNoSecret(t *testing.T) {
 		secret := &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Name: "bmc"}, StringData: map[string]string{"password": canary}}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		return d.core.Post().Namespace("default").Resource("secrets").Body(secret).Do(ctx).Error() == nil
+		err = d.core.Post().Namespace("default").Resource("secrets").Body(secret).Do(ctx).Error()
+		return err == nil || apierrors.IsAlreadyExists(err) // whose answer was late is stored nevertheless
 	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free.Close()
 	config := filepath.Join(dir, "metald.yaml")
-	if err := os.WriteFile(config, []byte("apiVersion: config.metald.io/v1alpha1\nkind: MetaldConfiguration\napi: {listen: '127.0.0.1:0'}\n"), 0o600); err != nil {
+	text := fmt.Sprintf("apiVersion: config.metald.io/v1alpha1\nkind: MetaldConfiguration\napi: {listen: %q}\n", free.Addr())
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	dumped, output := crash(t, dir, stored, "metald", "serve", "--data-dir", data, "--config", config)
