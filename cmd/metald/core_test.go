@@ -21,12 +21,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// crash ends a program by SIGABRT in dir where core dumps may be of any size, once ready says so, and says whether the kernel
+// crash ends a program by SIGABRT in dir where core dumps may be as large as this machine lets them be, once ready says so, and says whether the kernel
 // wrote one, and what the program printed.
 func crash(t *testing.T, dir string, ready func() bool, command ...string) (dumped bool, output []byte) {
 	t.Helper()
 	var printed bytes.Buffer
-	cmd := exec.Command("sh", append([]string{"-c", `ulimit -c unlimited; exec "$@"`, "sh"}, command...)...)
+	cmd := exec.Command("sh", append([]string{"-c", `ulimit -c "$(ulimit -Hc)"; exec "$@"`, "sh"}, command...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &printed, &printed
 	cmd.Env = append(os.Environ(), "GOTRACEBACK=crash")
 	if err := cmd.Start(); err != nil {
@@ -61,7 +61,7 @@ func crash(t *testing.T, dir string, ready func() bool, command ...string) (dump
 func TestCrashTellsNoSecret(t *testing.T) {
 	at := time.Now()
 	if dumped, _ := crash(t, t.TempDir(), func() bool { return time.Since(at) > 100*time.Millisecond }, "sleep", "60"); !dumped {
-		t.Skip("this machine makes no core dumps, of anything")
+		t.Log("this machine makes no core dumps, of anything: only the last words are judged")
 	}
 	dir, data := t.TempDir(), filepath.Join(t.TempDir(), "data")
 	const canary = "canary-93d1-of-a-BMC"
