@@ -18,6 +18,7 @@ import (
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 	auditlog "k8s.io/apiserver/plugin/pkg/audit/log"
 
+	"metald.io/metald/internal/apiserver/shelf"
 	"metald.io/metald/internal/inventory"
 	"metald.io/metald/internal/inventory/audit"
 )
@@ -25,7 +26,7 @@ import (
 // observe has the inventory's record tell who wrote what, and the API's own log who asked for what.
 func observe(c *genericapiserver.Config, config Config) {
 	c.BuildHandlerChainFunc = func(handler http.Handler, c *genericapiserver.Config) http.Handler {
-		return genericapiserver.DefaultBuildHandlerChain(withActor(handler), c)
+		return genericapiserver.DefaultBuildHandlerChain(withActor(shelf.Serve(handler)), c)
 	}
 	if config.AuditLog != nil {
 		c.AuditBackend = auditlog.NewBackend(config.AuditLog, auditlog.FormatJson, auditv1.SchemeGroupVersion)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/client/v3/kubernetes"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/registry/generic"
@@ -20,6 +21,8 @@ import (
 	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
 	flowcontrolrequest "k8s.io/apiserver/pkg/util/flowcontrol/request"
 	"k8s.io/client-go/tools/cache"
+
+	"metald.io/metald/internal/apiserver/shelf"
 )
 
 // storagePrefix is where every API object's key begins; the inventory's direct way uses the same keys.
@@ -77,7 +80,7 @@ func resourcePrefix(resource schema.GroupResource) string {
 	return group + "/" + resource.Resource
 }
 
-// decorate implements generic.StorageDecorator: the stock store with the stock watch cache before it.
+// decorate implements generic.StorageDecorator: the stock store with a watch cache before it.
 func (b *backend) decorate(
 	config *storagebackend.ConfigForResource,
 	prefix string,
@@ -88,15 +91,22 @@ func (b *backend) decorate(
 	indexers *cache.Indexers,
 ) (storage.Interface, factory.DestroyFunc, error) {
 	versioner := storage.APIObjectVersioner{}
+	var opened []interface{ Close() }
 	// No compactor: the inventory bounds its own history.
-	store, err := etcd3.New(b.client, nil, config.Codec, newObject, newList, config.Prefix, prefix, config.GroupResource,
-		b.seal(config.GroupResource), config.LeaseManagerConfig,
-		etcd3.NewDefaultDecoder(config.Codec, versioner), versioner)
-	if err != nil {
-		return nil, nil, fmt.Errorf("opening the store of %s: %w", config.GroupResource, err)
+	open := func(codec runtime.Codec, newObject, newList func() runtime.Object) (storage.Interface, error) {
+		store, err := etcd3.New(b.client, nil, codec, newObject, newList, config.Prefix, prefix, config.GroupResource,
+			b.seal(config.GroupResource), config.LeaseManagerConfig, etcd3.NewDefaultDecoder(codec, versioner), versioner)
+		if err != nil {
+			return nil, fmt.Errorf("opening the store of %s: %w", config.GroupResource, err)
+		}
+		opened = append(opened, store)
+		return fullStore{store}, nil
 	}
-	below := fullStore{store}
-	front, err := cacher.NewCacherFromConfig(cacher.Config{
+	below, err := open(config.Codec, newObject, newList)
+	if err != nil {
+		return nil, nil, err
+	}
+	front, stop, err := b.cached(cacher.Config{
 		Storage:             below,
 		Versioner:           versioner,
 		GroupResource:       config.GroupResource,
@@ -109,18 +119,41 @@ func (b *backend) decorate(
 		IndexerFuncs:        triggers,
 		Indexers:            indexers,
 		Codec:               config.Codec,
-	})
+	}, open)
+	closeAll := func() {
+		for _, store := range opened {
+			store.Close()
+		}
+	}
 	if err != nil {
-		store.Close()
+		closeAll()
 		return nil, nil, fmt.Errorf("opening the watch cache of %s: %w", config.GroupResource, err)
 	}
-	delegator := cacher.NewCacheDelegator(front, below)
 	var once sync.Once // a resource and its subresources share one store, and each of them destroys it
-	return delegator, func() {
+	return front, func() {
 		once.Do(func() {
-			delegator.Stop()
-			front.Stop()
-			store.Close()
+			stop()
+			closeAll()
 		})
+	}, nil
+}
+
+// cached puts a watch cache before a store: custom resources are kept as JSON, what has Go types as that.
+func (b *backend) cached(c cacher.Config, open func(runtime.Codec, func() runtime.Object, func() runtime.Object) (storage.Interface, error)) (storage.Interface, func(), error) {
+	if _, custom := c.NewFunc().(*unstructured.Unstructured); custom && len(c.IndexerFuncs) == 0 && c.Indexers == nil {
+		s, err := shelf.New(shelf.Config{Cache: c, Writer: c.Storage, Reader: open, KV: b.client.Client, Prefix: storagePrefix})
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, s.Stop, nil
+	}
+	front, err := cacher.NewCacherFromConfig(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	delegator := cacher.NewCacheDelegator(front, c.Storage)
+	return delegator, func() {
+		delegator.Stop()
+		front.Stop()
 	}, nil
 }
