@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os/user"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -77,9 +76,6 @@ func (p patient) Write(b []byte) (int, error) {
 
 // Restore puts a backup in the place of a data directory's inventory, for the user who runs this program.
 func Restore(ctx context.Context, dataDir string, backup io.Reader, reason string) (inventory.Restored, error) {
-	who := audit.Actor{User: "unknown", Via: audit.ViaOffline}
-	if u, err := user.Current(); err == nil {
-		who.User = u.Username
-	}
+	who := audit.Actor{User: person(), Via: audit.ViaOffline}
 	return inventory.Restore(inventory.WithReason(inventory.WithActor(ctx, who, ""), reason), dataDir, backup, time.Now())
 }

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"strings"
 	"time"
 
@@ -20,7 +22,7 @@ import (
 	"metald.io/metald/internal/inventory/audit"
 )
 
-// logins takes what `metald kubeconfig --user` has signed into the record. That command works beside the daemon, which holds
+// logins takes what `metald kubeconfig --user` has signed, and what `rotate-ca` has done, into the record. That command works beside the daemon, which holds
 // the inventory, or without one; so it writes a list, and the daemon reads on in it. Where a backup was restored, what the record
 // has forgotten is told again.
 type logins struct {
@@ -80,10 +82,12 @@ func (l *logins) note(ctx context.Context) error {
 		}
 		size = info.Size()
 	}
-	ctx = inventory.WithActor(ctx, audit.Actor{User: "unknown", Via: audit.ViaOffline}, "")
+	offline := func(user string) context.Context {
+		return inventory.WithActor(ctx, audit.Actor{User: user, Via: audit.ViaOffline}, "")
+	}
 	if size < noted {
 		problem := fmt.Sprintf("the list of logins has %d bytes and had %d: somebody has cut it", size, noted)
-		if _, err := l.store.Record(ctx, "", audit.Act{Verb: "sign login", Phase: audit.Failed, Error: problem}); err != nil {
+		if _, err := l.store.Record(offline(nobody), "", audit.Act{Verb: "sign login", Phase: audit.Failed, Error: problem}); err != nil {
 			return err
 		}
 		l.log.Error("a list was cut", "file", l.path, "err", problem)
@@ -100,7 +104,8 @@ func (l *logins) note(ctx context.Context) error {
 		if !bytes.HasSuffix(line, []byte("\n")) {
 			break // it is being written
 		}
-		if _, err := l.store.Record(ctx, "", signed(line)); err != nil {
+		who, act := listed(line)
+		if _, err := l.store.Record(offline(who), "", act); err != nil {
 			return err
 		}
 		noted += int64(len(line))
@@ -111,21 +116,45 @@ func (l *logins) note(ctx context.Context) error {
 	return nil
 }
 
-// signed is what a line of the list says.
-func signed(line []byte) audit.Act {
-	act := audit.Act{Verb: "sign login", Phase: audit.Done}
-	var i Issued
-	if err := json.Unmarshal(line, &i); err != nil {
+// nobody is the actor where the list does not say who it was.
+const nobody = "unknown"
+
+// person is who runs this program, behind sudo as well.
+func person() string {
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return nobody
+}
+
+// listed is what a line of the list says.
+func listed(line []byte) (who string, act audit.Act) {
+	act = audit.Act{Verb: "sign login", Phase: audit.Done}
+	var l struct {
+		Issued
+		Authority, Step string // of a rotated
+		At              time.Time
+	}
+	if err := json.Unmarshal(line, &l); err != nil {
 		act.Phase, act.Error = audit.Failed, fmt.Sprintf("a line of the list of logins cannot be read: %v", err)
-		return act
+		return nobody, act
+	}
+	who = cmp.Or(l.By, nobody)
+	if l.Authority != "" {
+		act.Verb, act.Target = "replace CA", l.Authority
+		act.Detail = fmt.Sprintf("%s, %s", l.Step, l.At.UTC().Format(time.RFC3339))
+		return who, act
 	}
 	groups := "none"
-	if len(i.Groups) > 0 {
-		groups = strings.Join(i.Groups, ", ")
+	if len(l.Groups) > 0 {
+		groups = strings.Join(l.Groups, ", ")
 	}
-	act.Detail = fmt.Sprintf("user %s, groups %s, from %s until %s, serial %s", i.User, groups, i.Signed.UTC().Format(time.RFC3339),
-		i.NotAfter.UTC().Format(time.RFC3339), i.Serial)
-	return act
+	act.Detail = fmt.Sprintf("user %s, groups %s, from %s until %s, serial %s", l.User, groups, l.Signed.UTC().Format(time.RFC3339),
+		l.NotAfter.UTC().Format(time.RFC3339), l.Serial)
+	return who, act
 }
 
 func (l *logins) noted(ctx context.Context) (int64, error) {

@@ -17,6 +17,7 @@ import (
 // Each login that is signed beside the daemon comes into the record once, also after a restart; a line that is still being
 // written waits; a list that was cut is told.
 func TestSignedLoginsAreRecorded(t *testing.T) {
+	t.Setenv("SUDO_USER", "nora")
 	dir, now := t.TempDir(), time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 	if _, err := EnsurePKI(dir, nil, now); err != nil {
 		t.Fatal(err)
@@ -37,7 +38,10 @@ func TestSignedLoginsAreRecorded(t *testing.T) {
 		var got []string
 		err := l.store.ReadRecord(t.Context(), time.Time{}, func(_ audit.Entry, r audit.Record) (bool, error) {
 			if r.Act != nil && r.Actor.Via == audit.ViaOffline {
-				got = append(got, r.Act.Phase+" "+r.Act.Verb+": "+r.Act.Detail+r.Act.Error)
+				got = append(got, r.Act.Phase+" "+r.Act.Verb+": "+r.Act.Target+r.Act.Detail+r.Act.Error)
+				if by := map[bool]string{true: "nora", false: nobody}[strings.Contains(got[len(got)-1], "2026-03-01")]; r.Actor.User != by {
+					t.Errorf("%s: %q was done by %q, want %q", what, got[len(got)-1], r.Actor.User, by)
+				}
 			}
 			return true, nil
 		})
@@ -64,13 +68,18 @@ func TestSignedLoginsAreRecorded(t *testing.T) {
 	olga := "done sign login: user olga, groups metald:operators, night, from 2026-03-01T08:00:00Z until 2026-03-01T09:00:00Z, serial "
 	expect("one", olga)
 	expect("again", olga)
+	if err := Rotate(dir, "client", "begin", now); err != nil {
+		t.Fatal(err)
+	}
+	begun := "done replace CA: clientbegin, 2026-03-01T08:00:00Z"
+	expect("a step", olga, begun)
 	sign("tim")
 	if err := l.store.Close(); err != nil {
 		t.Fatal(err)
 	}
 	l = open()
 	tim := "done sign login: user tim, groups none"
-	expect("after a restart", olga, tim)
+	expect("after a restart", olga, begun, tim)
 	list, err := os.ReadFile(l.path)
 	if err != nil {
 		t.Fatal(err)
@@ -82,17 +91,17 @@ func TestSignedLoginsAreRecorded(t *testing.T) {
 		}
 	}
 	write(string(list) + `{"serial":"1","user":"ev`)
-	expect("half a line", olga, tim)
+	expect("half a line", olga, begun, tim)
 	write(string(list) + `{"serial":"1","user":"eve"}` + "\nx\n")
 	unread := "failed sign login: a line of the list of logins cannot be read: "
-	expect("a line that is none", olga, tim, "done sign login: user eve, groups none", unread)
+	expect("a line that is none", olga, begun, tim, "done sign login: user eve, groups none", unread)
 	write("")
 	cut := "failed sign login: the list of logins has 0 bytes and had "
-	expect("an emptied list", olga, tim, "done sign login: user eve", unread, cut)
+	expect("an emptied list", olga, begun, tim, "done sign login: user eve", unread, cut)
 	if err := os.Remove(l.path); err != nil {
 		t.Fatal(err)
 	}
-	expect("no list any more", olga, tim, "done sign login: user eve", unread, cut)
+	expect("no list any more", olga, begun, tim, "done sign login: user eve", unread, cut)
 	write(string(list))
 	if err := l.note(t.Context()); err != nil {
 		t.Fatal(err)
@@ -100,7 +109,7 @@ func TestSignedLoginsAreRecorded(t *testing.T) {
 	if err := os.Remove(l.path); err != nil {
 		t.Fatal(err)
 	}
-	expect("a removed list", olga, tim, "done sign login: user eve", unread, cut, olga, tim, cut)
+	expect("a removed list", olga, begun, tim, "done sign login: user eve", unread, cut, olga, begun, tim, cut)
 	if err := l.store.Close(); err != nil {
 		t.Fatal(err)
 	}

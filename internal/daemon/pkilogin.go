@@ -24,7 +24,7 @@ import (
 const reservedPrefix = "system:"
 
 // issuedFile lists every login that was signed, one JSON object a line: a certificate cannot be called back, so at least it is
-// known which there are.
+// known which there are. The steps in which an authority was replaced stand between them.
 const issuedFile = "issued.jsonl"
 
 // Login is a wish for a client certificate.
@@ -67,6 +67,7 @@ type Issued struct {
 	Groups   []string  `json:"groups,omitempty"`
 	NotAfter time.Time `json:"notAfter"`
 	Signed   time.Time `json:"signed"`
+	By       string    `json:"by,omitempty"`
 
 	certificate, key []byte
 }
@@ -95,16 +96,17 @@ func SignLogin(dataDir string, l Login, now time.Time) (*Issued, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the new login: %w", err)
 	}
-	issued := &Issued{Serial: cert.SerialNumber.Text(16), User: l.User, Groups: l.Groups, NotAfter: cert.NotAfter, Signed: now.UTC(),
+	issued := &Issued{Serial: cert.SerialNumber.Text(16), User: l.User, Groups: l.Groups, NotAfter: cert.NotAfter, Signed: now.UTC(), By: person(),
 		certificate: certPEM, key: keyPEM}
-	if err := issued.record(dir); err != nil {
+	if err := list(dir, issued); err != nil {
 		return nil, fmt.Errorf("recording the login: %w", err)
 	}
 	return issued, nil
 }
 
-func (i *Issued) record(dir string) error {
-	line, err := json.Marshal(i)
+// list appends a line to the list.
+func list(dir string, what any) error {
+	line, err := json.Marshal(what)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,21 @@ var RotationSteps = []string{"begin", "switch", "finish"}
 
 // Rotate takes one step in replacing an authority of a data directory. The daemon goes by it from its next start on.
 func Rotate(dataDir, which, step string, now time.Time) error {
+	if err := rotate(dataDir, which, step, now); err != nil {
+		return err
+	}
+	return wrap("recording the step", list(filepath.Join(dataDir, "pki"), rotated{Authority: which, Step: step, At: now.UTC(), By: person()}))
+}
+
+// rotated is the line that a step leaves in the list of logins.
+type rotated struct {
+	Authority string    `json:"authority"`
+	Step      string    `json:"step"`
+	At        time.Time `json:"at"`
+	By        string    `json:"by,omitempty"`
+}
+
+func rotate(dataDir, which, step string, now time.Time) error {
 	if !slices.Contains(Authorities, which) {
 		return fmt.Errorf("no authority %q: want one of %v", which, Authorities)
 	}
