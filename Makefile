@@ -37,6 +37,7 @@ test: ## all quick tests: no root, no network, no QEMU
 test-long: etcd ## the race detector (needs gcc), a real etcd, 200 kill -9, Kubernetes' own clients, a real TPM (needs swtpm), drives erased in QEMU, disks written (root, gdisk, mtools, dosfstools, genisoimage)
 	CGO_ENABLED=1 go test -race -count=1 ./internal/inventory/... ./internal/pxe/... ./internal/provision/...
 	go test -tags long -count=1 -run Simulator ./internal/bmc
+	go test -tags long -count=1 -run Long ./internal/provision
 	go test -tags long -count=1 -run TestKillNine ./internal/inventory/engine
 	go test -tags long -count=1 ./internal/inventory ./internal/inventory/etcd
 	go test -tags long -count=1 -run 'TestDoorOnEtcd|TestHostWithHangingBMC' ./internal/apiserver ./internal/daemon

@@ -27,6 +27,9 @@ func (o *Objects[T]) Update(ctx context.Context, ns, name string, change func(T)
 	if err != nil {
 		return none, err
 	}
+	if unchanged, ok := o.idle(ctx, ns, name, change); ok {
+		return unchanged, nil
+	}
 	for {
 		var last T
 		var out record[T]

@@ -41,7 +41,7 @@ func TestOnEtcd(t *testing.T) {
 		"Create": TestCreate, "KeysAndNames": TestKeysAndNames, "Update": TestUpdate, "UpdateKeepsUnknownFields": TestUpdateKeepsUnknownFields,
 		"ConcurrentUpdatesLoseNothing": TestConcurrentUpdatesLoseNothing, "Delete": TestDelete, "FieldOwners": TestFieldOwners,
 		"ListIsOfANamespaceOrAll": TestListIsOfANamespaceOrAll, "Records": TestRecords, "WhatIsRecorded": TestWhatIsRecorded,
-		"Acts": TestActs, "ReadingFromATimeOn": TestReadingFromATimeOn, "SecondOpener": TestSecondOpenerIsToldWhoHoldsIt,
+		"Acts": TestActs, "Newest": TestNewest, "ReadingFromATimeOn": TestReadingFromATimeOn, "SecondOpener": TestSecondOpenerIsToldWhoHoldsIt,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := KeepOnEtcd(t)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -44,6 +45,9 @@ var errExpired = errors.New("watch fell behind")
 // went meanwhile: a handler may miss steps between, never the outcome. It returns an error only when the store is closed.
 func (o *Objects[T]) Watch(ctx context.Context, handle func(Event[T])) error {
 	f := &followed[T]{objects: o, handle: handle, known: map[types.NamespacedName]T{}}
+	if o.watched.CompareAndSwap(nil, f) { // of several the first: each would do
+		defer o.watched.CompareAndSwap(f, nil)
+	}
 	for {
 		err := f.round(ctx)
 		switch {
@@ -68,8 +72,18 @@ func (o *Objects[T]) Watch(ctx context.Context, handle func(Event[T])) error {
 type followed[T Object] struct {
 	objects *Objects[T]
 	handle  func(Event[T])
-	known   map[types.NamespacedName]T
 	synced  bool
+
+	mu    sync.RWMutex // known is written by the watch alone, and read by Newest
+	known map[types.NamespacedName]T
+}
+
+// last is what was seen of an object last.
+func (f *followed[T]) last(name types.NamespacedName) (T, bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	object, known := f.known[name]
+	return object, known
 }
 
 // round lists, tells the difference to what is known, and follows until the watch breaks.
@@ -131,7 +145,9 @@ func (f *followed[T]) here(object T) {
 	if known && last.GetResourceVersion() == object.GetResourceVersion() {
 		return
 	}
+	f.mu.Lock()
 	f.known[name] = object
+	f.mu.Unlock()
 	if known {
 		f.handle(Event[T]{Modified, object})
 		return
@@ -144,7 +160,9 @@ func (f *followed[T]) gone(object T) {
 	if _, known := f.known[name]; !known {
 		return
 	}
+	f.mu.Lock()
 	delete(f.known, name)
+	f.mu.Unlock()
 	f.handle(Event[T]{Deleted, object})
 }
 

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -43,6 +45,8 @@ type Objects[T Object] struct {
 	now     func() time.Time
 	logger  *slog.Logger
 	prepare func(T) // what the door does to an object on its way in; may be nil
+	etcd    *clientv3.Client
+	watched atomic.Pointer[followed[T]] // a Watch that is under way; nil where there is none
 }
 
 // opener carries the first error of a row of calls to objects.
@@ -64,7 +68,7 @@ func objects[T Object](o *opener, k kind, make func() T) *Objects[T] {
 	if err != nil && o.err == nil {
 		o.err = fmt.Errorf("making the store of %s: %w", k.plural, err)
 	}
-	return &Objects[T]{kind: k, codec: c, store: store, now: o.store.now, logger: o.store.logger}
+	return &Objects[T]{kind: k, codec: c, store: store, now: o.store.now, logger: o.store.logger, etcd: client.Client}
 }
 
 func (o *Objects[T]) key(ns, name string) (string, error) {

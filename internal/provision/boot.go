@@ -117,8 +117,11 @@ func (s *step) order(ctx context.Context, answer, digest string) error {
 	return err
 }
 
-// endBoot notes that the boot has come to its agent.
+// endBoot notes that the boot has come to its agent, once.
 func (s *step) endBoot(ctx context.Context, answer string) error {
+	if !s.inPhase("boot " + answer) {
+		return nil
+	}
 	p, err := s.Store.Progresses().Update(ctx, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
 		endPhase(&p.Status, "boot "+answer, metav1.NewTime(s.at))
 		return nil

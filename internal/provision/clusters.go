@@ -105,9 +105,7 @@ func (m *Mind) cluster(ctx context.Context, key string) (time.Duration, error) {
 	})
 	if was != (c.Status == metav1.ConditionTrue) {
 		m.log.Info("control plane changed", "cluster", key, "reachable", !was, "reason", c.Message)
-		for _, h := range m.hosts.all() {
-			m.lookAtHost(keyOf(h))
-		}
+		m.lookAtHostsOn(key)
 	}
 	return after, err
 }
@@ -225,16 +223,6 @@ func (m *Mind) watchSecrets(ctx context.Context) error {
 		if e.Type == inventory.Synced {
 			return
 		}
-		ns, name := e.Object.Namespace, e.Object.Name
-		for _, h := range m.hosts.all() {
-			if h.Namespace == ns && h.Spec.BMC.CredentialsName == name {
-				m.lookAtHost(keyOf(h))
-			}
-		}
-		for _, c := range m.clusters.all() {
-			if c.Namespace == ns && c.Spec.KubeconfigSecret == name {
-				m.queue.Add(work{clusterWork, keyOf(c)})
-			}
-		}
+		m.lookAtUsersOf(e.Object.Namespace, e.Object.Name)
 	})
 }

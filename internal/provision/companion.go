@@ -11,9 +11,10 @@ import (
 	"metald.io/metald/internal/inventory"
 )
 
-// companion answers the object that goes with a host, made new where it is missing or belongs to an earlier host.
+// companion answers the object that goes with a host, made new where it is missing or belongs to an earlier host. It is shared
+// and must not be changed.
 func companion[T inventory.Object](ctx context.Context, objects *inventory.Objects[T], host types.UID, ns, name string, fresh func() T) (T, error) {
-	o, err := objects.Get(ctx, ns, name)
+	o, err := objects.Newest(ctx, ns, name)
 	if err == nil && ownedBy(o, host) {
 		return o, nil
 	}

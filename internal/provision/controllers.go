@@ -91,7 +91,7 @@ func (s *step) secret(ctx context.Context) (*corev1.Secret, error) {
 	if name == "" {
 		return nil, errors.New("spec.bmc.credentialsName is empty")
 	}
-	secret, err := s.Store.Secrets().Get(ctx, s.Host.Namespace, name)
+	secret, err := s.Store.Secrets().Newest(ctx, s.Host.Namespace, name) // shared: read only
 	if apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("secret %s/%s does not exist", s.Host.Namespace, name)
 	}
@@ -227,18 +227,25 @@ func (s *step) notePower(ctx context.Context, p bmc.PowerState) {
 const seenEvery = 5 * time.Minute
 
 func (s *step) noteBMC(ctx context.Context, change func(*v1alpha1.BMCFacts)) {
+	note := func(before v1alpha1.BMCFacts) v1alpha1.BMCFacts {
+		f := before
+		change(&f)
+		old := before.Seen == nil || s.now().Sub(before.Seen.Time) > seenEvery
+		if f.Error == "" && (old || f != before) {
+			now := metav1.NewTime(s.now())
+			f.Seen = &now
+		}
+		return f
+	}
+	if known := s.Inventory.Status.BMC; known != nil && note(*known) == *known {
+		return // nobody but the host's own steps writes these facts: they are stored like this
+	}
 	ctx = context.WithoutCancel(ctx) // a BMC that hangs has used up the time of its conversation
 	changed, err := s.Store.Inventories().Update(ctx, s.Host.Namespace, s.Host.Name, func(i *v1alpha1.HostInventory) error {
 		if i.Status.BMC == nil {
 			i.Status.BMC = &v1alpha1.BMCFacts{}
 		}
-		before := *i.Status.BMC
-		change(i.Status.BMC)
-		old := before.Seen == nil || s.now().Sub(before.Seen.Time) > seenEvery
-		if i.Status.BMC.Error == "" && (old || *i.Status.BMC != before) {
-			now := metav1.NewTime(s.now())
-			i.Status.BMC.Seen = &now
-		}
+		*i.Status.BMC = note(*i.Status.BMC)
 		return nil
 	})
 	if err != nil {

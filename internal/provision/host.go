@@ -130,12 +130,14 @@ func (s *step) twins() string {
 	return ""
 }
 
-// view reads a host afresh and makes its two companions where they are missing.
+// view is a host as it is stored now, with its two companions, which are made where they are missing. What nobody has
+// written since it was last seen is not read again: all but the host is shared, and must not be changed.
 func (m *Mind) view(ctx context.Context, ns, name string) (*step, error) {
-	h, err := m.Store.Hosts().Get(ctx, ns, name)
+	h, err := m.Store.Hosts().Newest(ctx, ns, name)
 	if err != nil {
 		return nil, err
 	}
+	h = h.DeepCopy() // a step notes in its status what it learns
 	if !slices.Contains(h.Finalizers, v1alpha1.HostFinalizer) && h.DeletionTimestamp == nil {
 		h, err = m.Store.Hosts().Update(ctx, ns, name, func(h *metal3.BareMetalHost) error {
 			h.Finalizers = append(h.Finalizers, v1alpha1.HostFinalizer)

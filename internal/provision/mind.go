@@ -110,6 +110,8 @@ type Mind struct {
 	pools       *mirror[*v1alpha1.NodePool]
 	namespaces  *mirror[*corev1.Namespace]
 	evidence    *index
+	references  *index // by what a host refers to
+	fleet       *fleet
 
 	queue     workqueue.TypedDelayingInterface[work]
 	wakes     *wakes
@@ -152,7 +154,7 @@ func New(c Config) *Mind {
 	}
 	m := &Mind{
 		Config: c, log: c.Logger, now: c.Now,
-		evidence:  newIndex(),
+		evidence: newIndex(), references: newIndex(), fleet: newFleet(),
 		queue:     workqueue.NewTypedDelayingQueue[work](),
 		wakes:     newWakes(),
 		bmcs:      newControllers(),
@@ -161,15 +163,7 @@ func New(c Config) *Mind {
 		synced:    make(chan struct{}),
 	}
 	m.sighting = newSightings(c.Store.Sightings(), c.Logger, c.Now)
-	m.hosts = newMirror(func(h *metal3.BareMetalHost, gone bool) {
-		m.indexHost(keyOf(h))
-		m.lookAtHost(keyOf(h))
-		if h.Spec.ConsumerRef != nil && h.Spec.ConsumerRef.Kind == "NodePool" {
-			m.queue.Add(work{poolWork, h.Spec.ConsumerRef.Namespace + "/" + h.Spec.ConsumerRef.Name})
-		} else {
-			m.lookAtPools(h.Namespace)
-		}
-	})
+	m.hosts = newMirror(m.hostChanged)
 	m.progress = newMirror(func(p *v1alpha1.HostProgress, _ bool) { m.lookAtHost(keyOf(p)) })
 	m.inventories = newMirror(func(i *v1alpha1.HostInventory, _ bool) {
 		m.indexHost(keyOf(i))
@@ -207,8 +201,10 @@ func (m *Mind) indexHost(key string) {
 	h, ok := m.hosts.get(key)
 	if !ok {
 		m.evidence.set(key)
+		m.references.set(key)
 		return
 	}
+	m.references.set(key, references(h)...)
 	words := []string{macWord(h.Spec.BootMACAddress)}
 	if i, ok := m.inventories.get(key); ok && i.Status.Identity != nil {
 		id := i.Status.Identity
@@ -243,15 +239,6 @@ func word(kind, value string) string {
 func (m *Mind) lookAtHost(key string) {
 	m.queue.Add(work{hostWork, key})
 	m.wakes.wake(key)
-}
-
-// lookAtHostsOf queues the hosts of a pool.
-func (m *Mind) lookAtHostsOf(p *v1alpha1.NodePool) {
-	for _, h := range m.hosts.all() {
-		if consumes(h, p) {
-			m.lookAtHost(keyOf(h))
-		}
-	}
 }
 
 // lookAtPools queues the pools of a namespace, or all.

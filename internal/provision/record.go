@@ -5,6 +5,7 @@ package provision
 import (
 	"context"
 	"fmt"
+	"reflect"
 
 	metal3 "github.com/metal3-io/baremetal-operator/apis/metal3.io/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
@@ -28,11 +29,12 @@ func (s *step) record(ctx context.Context, out outcome, waiting bool) error {
 			to = from
 		}
 	}
+	asked, wasAsked := s.asked.LoadAndDelete(s.key)
 	p, err := s.Store.Progresses().Update(ctx, s.Host.Namespace, s.Host.Name, func(p *v1alpha1.HostProgress) error {
 		if !waiting {
 			s.writeProgress(&p.Status, from, to, out)
 		}
-		if asked, ok := s.asked.LoadAndDelete(s.key); ok && p.Status.Boot != nil {
+		if wasAsked && p.Status.Boot != nil {
 			t := asked.(metav1.Time)
 			p.Status.Boot.Asked = &t
 		}
@@ -147,7 +149,7 @@ func (s *step) writeHost(ctx context.Context, out outcome) error {
 		v := View{Host: h, Progress: s.Progress, Inventory: s.Inventory, Unseen: s.Unseen}
 		writeStatus(v, out, s.at)
 		before.LastUpdated = h.Status.LastUpdated
-		if !equality.Semantic.DeepEqual(*before, h.Status) {
+		if !reflect.DeepEqual(*before, h.Status) && !equality.Semantic.DeepEqual(*before, h.Status) { // the first is much cheaper
 			now := metav1.NewTime(s.at)
 			h.Status.LastUpdated = &now
 		}

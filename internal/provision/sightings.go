@@ -197,12 +197,7 @@ func (m *Mind) sweep(ctx context.Context) error {
 
 // listed answers whether a BMC that was found is one of our hosts'.
 func (m *Mind) listed(f bmc.Found) bool {
-	for _, h := range m.hosts.all() {
-		if a, err := bmc.ParseAddress(h.Spec.BMC.Address); err == nil && a.Authority() == f.Address.Authority() {
-			return true
-		}
-	}
-	return false
+	return len(m.references.find(word("bmc", f.Address.Authority()))) > 0
 }
 
 func foundSighting(f bmc.Found) v1alpha1.SightingStatus {

@@ -62,6 +62,7 @@ func inWorld(t *testing.T, play func(w *world)) {
 			w.rack.mu.Unlock()
 			w.stop()
 			time.Sleep(time.Minute) // the agent's last poll
+			w.unspoilt()
 			if err := w.store.Close(); err != nil {
 				t.Error(err)
 			}
