@@ -50,7 +50,7 @@ func apiReads(ctx context.Context, _ *rack.Rack, pairs int) (err error) {
 			return err
 		}
 		defer d.stop()
-		if err := d.fill(ctx); err != nil {
+		if err := d.fill(ctx, 0, apiHosts); err != nil {
 			return fmt.Errorf("filling %s: %w", d.name, err)
 		}
 		doors = append(doors, d)
@@ -84,14 +84,21 @@ func apiReads(ctx context.Context, _ *rack.Rack, pairs int) (err error) {
 	line("P12", "ms", median(trimmed(gets[0])), median(trimmed(gets[1])))
 	line("P12l", "ms", median(trimmed(lists[0])), median(trimmed(lists[1])))
 	line("P12m", "MiB", memory[0], memory[1])
+	if err := doors[0].fill(ctx, apiHosts, 2*apiHosts); err != nil {
+		return fmt.Errorf("filling %s further: %w", doors[0].name, err)
+	}
+	if memory[0], err = doors[0].memory(); err != nil {
+		return err
+	}
+	fmt.Printf("# %s with %d hosts: %.0f MiB\n", doors[0].name, 2*apiHosts, memory[0])
 	return nil
 }
 
-// fill creates the hosts and writes their status.
-func (d *apiDoor) fill(ctx context.Context) error {
+// fill creates the hosts from one number to another and writes their status.
+func (d *apiDoor) fill(ctx context.Context, from, to int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(16)
-	for n := range apiHosts {
+	for n := from; n < to; n++ {
 		group.Go(func() error {
 			host := benchHost(n)
 			body, err := json.Marshal(host)
