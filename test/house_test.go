@@ -341,7 +341,7 @@ var getter = regexp.MustCompile(`^Get[A-Z]`)
 
 // othersNames are names that interfaces outside of the house ask for.
 var othersNames = map[string]bool{
-	"GetObjectKind": true, "GetObjectMeta": true, "GetOpenAPIDefinitions": true, "GetTable": true, "GetResetFields": true,
+	"GetObjectKind": true, "GetObjectMeta": true, "GetObject": true, "GetOpenAPIDefinitions": true, "GetTable": true, "GetResetFields": true,
 	"GetSingularName": true, "GetAttrs": true, "GetList": true, "GetCurrentResourceVersion": true, "GetStream": true, "GetRESTOptions": true, "GetWithHeaders": true,
 }
 

@@ -12,5 +12,5 @@
 // gives the handlers an empty one to write, in whose place Serve writes the JSON. Every other reader (a Table, YAML, a
 // subresource) is given a decoded copy.
 //
-// The package knows no kind of metald's and decides nothing about who may read what. Start at store.go.
+// The package knows nothing of metald's kinds and decides nothing about who may read what. Start reading at store.go.
 package shelf
