@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/storage"
 	storeerrors "k8s.io/apiserver/pkg/storage/errors"
+
+	"metald.io/metald/internal/inventory/audit"
 )
 
 // errEmptied says that an update took the last finalizer of an object that is being deleted.
@@ -26,6 +28,11 @@ func (o *Objects[T]) Update(ctx context.Context, ns, name string, change func(T)
 	key, err := o.key(ns, name)
 	if err != nil {
 		return none, err
+	}
+	if act := saidIn(ctx).act; act != nil && act.Phase == audit.Intent {
+		if err := Guarded(ctx); err != nil {
+			return none, err
+		}
 	}
 	if unchanged, ok := o.idle(ctx, ns, name, change); ok {
 		return unchanged, nil

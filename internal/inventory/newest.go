@@ -33,9 +33,6 @@ func (o *Objects[T]) newest(ctx context.Context, ns, name string) (last T, ok bo
 		return none, false, nil
 	}
 	last, ok = f.last(types.NamespacedName{Namespace: ns, Name: name})
-	if !ok {
-		return none, false, nil
-	}
 	key, err := o.key(ns, name)
 	if err != nil {
 		return none, false, err
@@ -47,7 +44,7 @@ func (o *Objects[T]) newest(ctx context.Context, ns, name string) (last T, ok bo
 	if len(found.Kvs) == 0 {
 		return none, false, storeerrors.InterpretGetError(storage.NewKeyNotFoundError(key, 0), o.kind.resource(), name)
 	}
-	if strconv.FormatInt(found.Kvs[0].ModRevision, 10) != last.GetResourceVersion() {
+	if !ok || strconv.FormatInt(found.Kvs[0].ModRevision, 10) != last.GetResourceVersion() {
 		return none, false, nil
 	}
 	return last, true, nil

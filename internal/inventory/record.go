@@ -17,6 +17,7 @@ type said struct {
 	reason  string
 	host    string
 	act     *audit.Act
+	guard   func(context.Context) error
 }
 
 type saidKey struct{}
@@ -58,6 +59,22 @@ func WithHost(ctx context.Context, host string) context.Context {
 	return context.WithValue(ctx, saidKey{}, s)
 }
 
+// WithGuard returns a context under which an act begins only if guard lets it: Act, and a write that announces an act, fail with
+// its error, and nothing of them is done or recorded. What follows an act that has begun is not asked.
+func WithGuard(ctx context.Context, guard func(context.Context) error) context.Context {
+	s := saidIn(ctx)
+	s.guard = guard
+	return context.WithValue(ctx, saidKey{}, s)
+}
+
+// Guarded asks the context's guard, for what has an effect on the world and no act of its own.
+func Guarded(ctx context.Context) error {
+	if s := saidIn(ctx); s.guard != nil {
+		return s.guard(ctx)
+	}
+	return nil
+}
+
 // Record records an act by itself, of the given host or else of the context's, and returns the number of its entry when that is durable.
 func (s *Store) Record(ctx context.Context, host string, act audit.Act) (uint64, error) {
 	say := saidIn(ctx)
@@ -80,6 +97,9 @@ func (s *Store) Record(ctx context.Context, host string, act audit.Act) (uint64,
 // Act does something to the world. That it is about to be done is durable before, what came of it is recorded after; what
 // cannot be recorded is not done. A daemon that dies in between leaves an intent without an outcome, which says just that.
 func (s *Store) Act(ctx context.Context, host string, act audit.Act, do func(context.Context) error) error {
+	if err := Guarded(ctx); err != nil {
+		return err
+	}
 	act.Phase, act.Intent, act.Error = audit.Intent, 0, ""
 	intent, err := s.Record(ctx, host, act)
 	if err != nil {

@@ -127,6 +127,7 @@ func (m *Mind) Next(ctx context.Context, c Caller) (v1alpha1.Order, error) {
 		if err != nil {
 			return order, err
 		}
+		begin := s.begins(ctx)
 		if string(s.Host.UID) != host.UID || s.epoch() != epoch {
 			return order, nil // the desk's fence says the rest
 		}
@@ -143,7 +144,7 @@ func (m *Mind) Next(ctx context.Context, c Caller) (v1alpha1.Order, error) {
 			order.Step = v1alpha1.InspectStep
 			return order, nil
 		case v1alpha1.InstallStep:
-			plan, err := s.installPlan(ctx)
+			plan, err := s.installPlan(begin)
 			if err != nil {
 				m.log.Warn("planning an installation", "host", key, "err", err)
 				s.tell(ctx, "Warning", "InstallNotPlanned", err.Error())
@@ -155,7 +156,7 @@ func (m *Mind) Next(ctx context.Context, c Caller) (v1alpha1.Order, error) {
 			order.Step, order.Erase = v1alpha1.EraseStep, s.erasePlan()
 			return order, nil
 		case v1alpha1.JoinStep:
-			seed, err := s.release(ctx, c.BootID, c.IP)
+			seed, err := s.release(begin, c.BootID, c.IP)
 			if err != nil {
 				m.log.Warn("releasing a join seed", "host", key, "err", err)
 				s.tell(ctx, "Warning", "SeedNotReleased", err.Error())

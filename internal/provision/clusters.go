@@ -39,6 +39,8 @@ type connection struct {
 
 	mu    sync.RWMutex
 	nodes map[string]cluster.NodeState
+	// held are certificate requests that came while their hosts were paused, by Node. A request comes once.
+	held map[string]cluster.CSR
 }
 
 func newFollows() *follows { return &follows{open: map[string]*connection{}} }
@@ -130,7 +132,7 @@ func (m *Mind) connect(ctx context.Context, key string, kc *v1alpha1.KubernetesC
 			return "", "", err
 		}
 		fctx, cancel := context.WithCancel(context.Background())
-		f = &connection{cluster: witnessed{c, m.Store, key}, version: stamp, cancel: cancel, nodes: map[string]cluster.NodeState{}}
+		f = &connection{cluster: witnessed{c, m.Store, key}, version: stamp, cancel: cancel, nodes: map[string]cluster.NodeState{}, held: map[string]cluster.CSR{}}
 		m.follows.set(key, f)
 		go func() {
 			if err := c.Follow(fctx, &follower{Mind: m, key: key, connection: f}); err != nil && !errors.Is(err, context.Canceled) {
@@ -200,6 +202,11 @@ func (f *follower) Request(r cluster.CSR) {
 	}
 	key := ns + "/" + r.NodeName
 	ctx = inventory.WithHost(ctx, key)
+	if paused, err := f.pausedNow(ctx, ns, r.NodeName); paused || err != nil {
+		f.log.Info("keeping a certificate request of a paused host", "host", key, "csr", r.Name, "err", err)
+		f.hold(r)
+		return
+	}
 	err = f.connection.cluster.Approve(ctx, r.Name, cluster.Expected{NodeName: r.NodeName, TokenID: r.TokenID})
 	if err != nil {
 		f.log.Warn("refusing a certificate request", "host", key, "csr", r.Name, "err", err)
@@ -215,6 +222,21 @@ func (f *follower) Request(r cluster.CSR) {
 	if err != nil {
 		f.log.Error("recording an approved certificate request", "host", key, "csr", r.Name, "err", err)
 	}
+}
+
+// hold keeps a request until its host goes on; release answers it again.
+func (f *connection) hold(r cluster.CSR) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held[r.NodeName] = r
+}
+
+func (f *connection) release(node string) (r cluster.CSR, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, ok = f.held[node]
+	delete(f.held, node)
+	return r, ok
 }
 
 // watchSecrets looks again at what waits for a Secret to change.

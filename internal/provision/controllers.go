@@ -257,6 +257,9 @@ func (s *step) noteBMC(ctx context.Context, change func(*v1alpha1.BMCFacts)) {
 
 // bmcTrouble turns an error of a conversation with a BMC into an outcome.
 func (s *step) bmcTrouble(ctx context.Context, kind metal3.ErrorType, err error) outcome {
+	if stoppedNow(err) {
+		return s.pause(s.stopped.by) // the BMC is well
+	}
 	s.noteBMC(ctx, func(f *v1alpha1.BMCFacts) { f.Error = err.Error() })
 	var changed *bmc.PinChangedError
 	switch {

@@ -180,6 +180,11 @@ func (s *step) followNode(ctx context.Context) (out outcome, arrived bool) {
 	case !seen && s.Progress.Status.Join == nil:
 		return awaits("the agent to take its join seed", "Joining", deadline, "", lookAgain), false
 	case !seen:
+		if f := s.follows.get(d.Cluster); f != nil {
+			if r, ok := f.release(s.nodeName()); ok {
+				(&follower{Mind: s.Mind, connection: f, key: d.Cluster}).Request(r)
+			}
+		}
 		return awaits("the kubelet to register node "+s.nodeName()+" in cluster "+d.Cluster, "Joining", deadline, "", lookAgain), false
 	}
 	if owner := node.Labels[v1alpha1.HostLabel]; owner != "" && owner != s.hostLabel() {

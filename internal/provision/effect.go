@@ -139,3 +139,11 @@ func (w witnessed) DeleteNode(ctx context.Context, node, host string) error {
 	act := audit.Act{Verb: "delete node", Target: w.key, Detail: "node " + node}
 	return w.store.Act(ctx, "", act, func(ctx context.Context) error { return w.Cluster.DeleteNode(ctx, node, host) })
 }
+
+// Drain is no act of its own: see draining. But each pass of it asks pods to go.
+func (w witnessed) Drain(ctx context.Context, node, host string, until time.Time) ([]string, error) {
+	if err := inventory.Guarded(ctx); err != nil {
+		return nil, err
+	}
+	return w.Cluster.Drain(ctx, node, host, until)
+}

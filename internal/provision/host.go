@@ -25,6 +25,8 @@ type step struct {
 	View
 	key string
 	at  time.Time
+	// stopped is the pause that an act of this step has met.
+	stopped *pausedError
 }
 
 // handlers is the work inside each state.
@@ -65,7 +67,10 @@ func (m *Mind) host(ctx context.Context, key string) (time.Duration, error) {
 		return next.Time.Sub(s.at) + time.Millisecond, s.record(ctx, outcome{err: errors.New(s.Progress.Status.LastError),
 			errType: s.Host.Status.ErrorType, waiting: s.Progress.Status.Waiting}, true)
 	}
-	out := s.act(ctx)
+	out := s.act(s.begins(ctx))
+	if s.stopped != nil {
+		out = s.pause(s.stopped.by)
+	}
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
@@ -85,13 +90,7 @@ func (s *step) act(ctx context.Context) outcome {
 		state = metal3.StateAvailable
 	}
 	if s.paused() && state != metal3.StateDeleting {
-		switch {
-		case s.PausedBy == "all of metald":
-			return heldBack("Paused", "a person paused all of metald", "metald pause --off --all")
-		case s.PausedBy != "":
-			return heldBack("Paused", "a person paused "+s.PausedBy, "metald pause --off --pool "+s.Host.Spec.ConsumerRef.Name)
-		}
-		return heldBack("Paused", "a person paused this host", "metald pause --off "+s.Host.Name)
+		return s.pause(s.PausedBy)
 	}
 	if s.deleting() {
 		if _, ok := follow(state, Removed); ok && (state != metal3.StateDeprovisioning || s.Progress.Status.Join == nil) {
@@ -148,7 +147,10 @@ func (m *Mind) view(ctx context.Context, ns, name string) (*step, error) {
 		}
 	}
 	s := &step{Mind: m, key: ns + "/" + name, at: m.now()}
-	s.Host, s.PausedBy = h, m.pausedBy(h)
+	s.Host = h
+	if s.PausedBy, err = m.stoppedBy(ctx, h); err != nil {
+		return nil, err
+	}
 	meta := metav1.ObjectMeta{Namespace: ns, Name: name, OwnerReferences: []metav1.OwnerReference{ownerRef(h)}}
 	s.Progress, err = companion(ctx, m.Store.Progresses(), h.UID, ns, name, func() *v1alpha1.HostProgress {
 		p := &v1alpha1.HostProgress{ObjectMeta: meta}

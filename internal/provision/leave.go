@@ -117,6 +117,8 @@ func (s *step) vacate(ctx context.Context) (done bool, out outcome) {
 	}
 	over := !s.now().Before(l.DrainUntil.Time)
 	switch {
+	case stoppedNow(err):
+		return false, s.pause(s.stopped.by)
 	case err == nil && len(left) == 0:
 	case over && err != nil:
 		left = append(left, "its cluster could not be asked: "+err.Error())
@@ -201,6 +203,8 @@ func (s *step) removeNode(ctx context.Context) outcome {
 		}
 		switch {
 		case err == nil:
+		case stoppedNow(err):
+			return s.pause(s.stopped.by)
 		case s.now().Before(l.DrainUntil.Time):
 			return awaits("cluster "+s.Progress.Status.Deployment.Cluster+" to answer, to delete node "+s.nodeName()+": "+err.Error(), "Draining",
 				l.DrainUntil.Time, "", drainAgain)
@@ -278,6 +282,9 @@ func (s *step) stop(ctx context.Context) outcome {
 	tctx, cancel := context.WithTimeout(ctx, bmcTimeout)
 	defer cancel()
 	out := s.stopOnce(tctx)
+	if s.stopped != nil {
+		return out
+	}
 	if out.err != nil && (out.person || s.Progress.Status.Attempts+1 >= deleteTries) {
 		s.log.Warn("letting go of a host that could not be switched off", "host", s.key, "err", out.err)
 		s.tell(ctx, "Warning", "PowerOffSkipped", "the host was let go while its power could not be switched: "+out.err.Error())

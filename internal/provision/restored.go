@@ -194,7 +194,7 @@ func (s *step) observe(ctx context.Context, o observation) (out outcome, seen bo
 
 // letStrangerGo ends a deletion that would wait for a machine that nobody knows any more: it is let go as it is.
 func (s *step) letStrangerGo(ctx context.Context, out outcome) outcome {
-	if s.state() != metal3.StatePoweringOffBeforeDelete || out.err != nil && !out.person && s.Progress.Status.Attempts+1 < deleteTries {
+	if s.stopped != nil || s.state() != metal3.StatePoweringOffBeforeDelete || out.err != nil && !out.person && s.Progress.Status.Attempts+1 < deleteTries {
 		return out
 	}
 	err := out.err

@@ -44,14 +44,14 @@ func (v View) paused() bool {
 // allPaused answers whether a person stopped all work on every host.
 func (m *Mind) allPaused() bool { return m.everythingPaused.Load() }
 
-// pausedBy names what pauses a host from above.
+// pausedBy names what pauses a host from above, from memory: stoppedBy asks the store.
 func (m *Mind) pausedBy(h *metal3.BareMetalHost) string {
 	if m.allPaused() {
-		return "all of metald"
+		return everything
 	}
 	if c := h.Spec.ConsumerRef; c != nil && c.Kind == "NodePool" {
 		if p, ok := m.pools.get(c.Namespace + "/" + c.Name); ok {
-			if _, paused := p.Annotations[v1alpha1.PausedAnnotation]; paused {
+			if paused(p) {
 				return "NodePool " + keyOf(p)
 			}
 		}

@@ -34,6 +34,7 @@ type world struct {
 	bmcs    BMCs
 	control Cluster
 	acted   func(verb, what string)
+	tune    func(*Mind) // changes a mind before it runs; nil leaves it as it is
 }
 
 const (
@@ -82,6 +83,9 @@ func (w *world) start() {
 		Limits:  Limits{Boot: 5 * time.Minute, Join: 10 * time.Minute, Poll: 30 * time.Second, DestructivePerHour: w.cap},
 		Logger:  slog.New(slog.DiscardHandler), Now: time.Now,
 	})
+	if w.tune != nil {
+		w.tune(mind)
+	}
 	w.mind.Store(mind)
 	w.down.Store(false)
 	ctx, cancel := context.WithCancel(context.Background())
