@@ -53,7 +53,8 @@ type line struct {
 	begun   int // turns that are taken
 	turns   int // how many there are
 	thought time.Time
-	scarce  bool // somebody has waited since
+	scarce  bool      // somebody has waited since
+	flooded time.Time // until then turns are counted: a client has not heeded its refusals
 	rested  *time.Timer
 }
 
@@ -87,7 +88,9 @@ func (l *line) enter(ctx context.Context, client string, turn time.Duration) (le
 	g := l.guests[client]
 	switch {
 	case g != nil && g.here >= l.places(g, now):
-		g.refuse(now)
+		if g.refuse(now); !g.heeds(now, l.each) {
+			l.flooded = now.Add(2 * heedWithin)
+		}
 		l.mutex.Unlock()
 		return nil, errTooMany
 	case l.all >= l.total:
@@ -100,7 +103,7 @@ func (l *line) enter(ctx context.Context, client string, turn time.Duration) (le
 	g.here++
 	l.all++
 	l.think()
-	if l.begun < l.turns && len(l.order) == 0 && !now.Before(g.rest) {
+	if l.room(now) && len(l.order) == 0 && !now.Before(g.rest) {
 		l.start(g, now)
 		l.mutex.Unlock()
 		return l.worked(client, g, turn), nil
@@ -173,7 +176,7 @@ func (l *line) worked(client string, g *guest, turn time.Duration) (leave func()
 func (l *line) next() {
 	now := time.Now()
 	soonest := time.Duration(-1)
-	for tries := len(l.order); l.begun < l.turns && tries > 0; tries-- {
+	for tries := len(l.order); l.room(now) && tries > 0; tries-- {
 		g := l.order[0]
 		l.order = l.order[1:]
 		if rest := g.rest.Sub(now); rest > 0 {
@@ -195,6 +198,10 @@ func (l *line) next() {
 		l.rested.Reset(soonest)
 	}
 }
+
+// room tells whether one more may begin. While nobody floods all may that have a place: those who wait as they are told are
+// few enough, and to be let in late costs them more than sharing the cores does.
+func (l *line) room(now time.Time) bool { return l.begun < l.turns || now.After(l.flooded) }
 
 // start takes a turn for a request of g.
 func (l *line) start(g *guest, now time.Time) {

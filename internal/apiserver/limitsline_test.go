@@ -30,7 +30,34 @@ func untold() (time.Duration, bool) { return 0, false }
 func oneTurn(total, each int) *line {
 	l := newLine(total, each, untold)
 	l.turns, l.thought = 1, time.Now().Add(time.Hour)
+	l.flooded = l.thought
 	return l
+}
+
+// TestNobodyFloods has many ask at once, who all begin; then one of them does not heed its refusals, and turns count.
+func TestNobodyFloods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each = 8
+		l := newLine(100, each, untold)
+		l.turns, l.thought = 1, time.Now().Add(time.Hour)
+		for range each {
+			l.mustEnter(t, "a")
+			l.mustEnter(t, "b")
+		}
+		if l.begun != 2*each {
+			t.Errorf("while nobody floods: got %d that began, want all %d", l.begun, 2*each)
+		}
+		for range heedRefusals*each + 1 {
+			if _, err := l.enter(t.Context(), "a", turn); !errors.Is(err, errTooMany) {
+				t.Fatalf("past its places: got %v, want %v", err, errTooMany)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), turn/2)
+		defer cancel()
+		if _, err := l.enter(ctx, "c", turn); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("in a flood, all turns taken: got %v, want to wait", err)
+		}
+	})
 }
 
 // TestClientsTakeTurns has one client ask five times before another asks once.
@@ -210,6 +237,7 @@ func TestTurnsFollowTheCores(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		late := time.Duration(0)
 		l := newLine(50, 50, func() (time.Duration, bool) { return late, true })
+		l.flooded = time.Now().Add(time.Hour)
 		work := func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
