@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package shelf keeps custom resources in memory as the JSON that they are served as, where the stock watch cache keeps the
-// maps that they decode to: those take eight times the memory, which the garbage collector walks through again and again, and
+// maps that they decode to: those take six times the memory, which the garbage collector walks through again and again, and
 // are made into the same JSON for each reader.
 //
 // It stands where the stock store with its watch cache stands, and both are still there: Store is a storage.Interface whose
